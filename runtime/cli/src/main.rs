@@ -1,0 +1,2 @@
+//! `vitlet`.
+fn main() {}

@@ -1,0 +1,2 @@
+//! engine.
+#![no_std]

@@ -1,0 +1,2 @@
+//! preprocess.
+#![no_std]
