@@ -1,2 +1,47 @@
-//! kernels.
+//! int8 kernels for vision transformers: `no_std`, no alloc, and the same bytes out of every instruction set.
+//!
+//! Every operation has a params struct ([`Linear`], [`Conv`], [`Depthwise`], [`LayerNorm`], [`Attention`], [`PoolLinear`]) whose
+//! constructor checks every bound of `docs/numerics.md`, array contents included. Whoever holds one holds the proof that `run` cannot
+//! overflow, convert out of range or read outside its arrays; `run` itself only compares slice lengths.
+//!
+//! | module | job |
+//! |---|---|
+//! | `cpu` | which kernels this CPU has: [`Kernel`] and the tokens that prove it |
+//! | `isa` | one file per instruction set: the vector primitives and the GEMM tile |
+//! | `gemm` | the blocked weight layout and the row driver shared by `linear`, `conv` and `attention` |
+//! | `requantise` | i32 accumulators to s8, s16 or s32 |
+//! | the other folders | one operation each: `mod.rs` the contract, `scalar.rs` the reference, `simd.rs` the same with vectors |
+//!
+//! `scalar.rs` is the executable form of the numeric contract. `simd.rs` states the algorithm once, over the primitives of `isa`, so that an
+//! instruction set is one file and not one per operation.
 #![no_std]
+
+#[cfg(any(test, feature = "std"))]
+extern crate std;
+
+mod attention;
+mod conv;
+mod cpu;
+mod depthwise;
+mod error;
+mod gemm;
+mod layernorm;
+mod linear;
+mod pool_linear;
+mod requantise;
+mod scratch;
+
+pub use attention::{Attention, AttentionQuantisation, View};
+pub use conv::{Conv, ConvShape};
+#[cfg(target_arch = "x86_64")]
+pub use cpu::Avx2;
+pub use cpu::{Kernel, KernelError};
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+pub use cpu::{Neon, NeonDotprod};
+pub use depthwise::Depthwise;
+pub use error::{ParamError, SizeError};
+pub use gemm::{Gemm, K_ALIGN, NR, pack, packed_len, padded_k, padded_n};
+pub use layernorm::{LayerNorm, NormOutput};
+pub use linear::Linear;
+pub use pool_linear::PoolLinear;
+pub use requantise::{Out, Output, Requantise};

@@ -1,0 +1,112 @@
+//! The geometry shared by convolution and depthwise convolution.
+
+use crate::ParamError;
+use crate::error::{rule, size};
+use crate::gemm::TENSOR_MAX;
+
+/// Sizes in pixels and channels. Arrays are (vertical, horizontal); pads are top, left, bottom, right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvShape {
+    /// Input height.
+    pub in_h: u32,
+    /// Input width.
+    pub in_w: u32,
+    /// Input channels.
+    pub in_c: u32,
+    /// Output height.
+    pub out_h: u32,
+    /// Output width.
+    pub out_w: u32,
+    /// Output channels.
+    pub out_c: u32,
+    /// Window height and width.
+    pub kernel: [u32; 2],
+    /// Vertical and horizontal step.
+    pub stride: [u32; 2],
+    /// Padding at the top, left, bottom and right.
+    pub pad: [u32; 4],
+}
+
+impl ConvShape {
+    /// Output size along one axis: `(input + pads − kernel) / stride + 1`, if the window fits.
+    #[must_use]
+    pub fn output_size(input: u32, kernel: u32, stride: u32, pads: u32) -> Option<u32> {
+        let room = input.checked_add(pads)?.checked_sub(kernel)?;
+        room.checked_div(stride)?.checked_add(1)
+    }
+
+    /// Elements of the input image.
+    #[must_use]
+    pub fn input_len(&self) -> usize {
+        elements(self.in_h, self.in_w, self.in_c)
+    }
+
+    /// Elements of the output image.
+    #[must_use]
+    pub fn output_len(&self) -> usize {
+        elements(self.out_h, self.out_w, self.out_c)
+    }
+
+    /// Elements of a pixel row of the output.
+    pub(crate) fn out_row_len(&self) -> usize {
+        elements(1, self.out_w, self.out_c)
+    }
+
+    /// Pixels of the window.
+    pub(crate) fn taps(&self) -> usize {
+        elements(1, self.kernel[0], self.kernel[1])
+    }
+
+    /// Everything agrees, and no index can overflow.
+    pub(crate) fn check(&self) -> Result<(), ParamError> {
+        size("input image", self.input_len(), TENSOR_MAX)?;
+        size("output image", self.output_len(), TENSOR_MAX)?;
+        size("kernel", self.taps(), TENSOR_MAX)?;
+        size(
+            "patch",
+            self.taps().saturating_mul(self.in_c as usize),
+            TENSOR_MAX,
+        )?;
+        let axes = [
+            (self.in_h, self.out_h, 0, self.pad[0], self.pad[2]),
+            (self.in_w, self.out_w, 1, self.pad[1], self.pad[3]),
+        ];
+        for (input, output, axis, before, after) in axes {
+            let kernel = self.kernel[axis];
+            rule(
+                "padding is smaller than the kernel",
+                before < kernel && after < kernel,
+            )?;
+            let expected = Self::output_size(
+                input,
+                kernel,
+                self.stride[axis],
+                before.saturating_add(after),
+            );
+            rule(
+                "output = (input + padding - kernel) / stride + 1",
+                expected == Some(output),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// First input row or column that window `index` of `axis` covers; negative inside the padding.
+    pub(crate) fn start(&self, axis: usize, index: usize) -> isize {
+        index as isize * self.stride[axis] as isize - self.pad[axis] as isize
+    }
+
+    /// Element index of input pixel (y, x), or None outside the image.
+    pub(crate) fn pixel(&self, y: isize, x: isize) -> Option<usize> {
+        let inside = |v: isize, size: u32| usize::try_from(v).ok().filter(|&v| v < size as usize);
+        let (y, x) = (inside(y, self.in_h)?, inside(x, self.in_w)?);
+        Some((y * self.in_w as usize + x) * self.in_c as usize)
+    }
+}
+
+/// a·b·c, saturating.
+fn elements(a: u32, b: u32, c: u32) -> usize {
+    (a as usize)
+        .saturating_mul(b as usize)
+        .saturating_mul(c as usize)
+}

@@ -1,0 +1,192 @@
+//! Which kernels this CPU has. A token is the proof: its only constructor checks the CPU, so holding one makes the instructions safe to use.
+
+use core::fmt;
+
+/// A choice of instructions. Choose once, at load; every kernel gives the same bytes.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Kernel {
+    /// The reference, on any CPU.
+    Scalar,
+    /// ARMv8.0 Advanced SIMD (Cortex-A53, A57, A72).
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    Neon(Neon),
+    /// ARMv8.2 with SDOT (Cortex-A55, A76, A78AE).
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    NeonDotprod(NeonDotprod),
+    /// x86-64 with AVX2.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+}
+
+/// Proof that the CPU has Advanced SIMD.
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+#[derive(Clone, Copy, Debug)]
+pub struct Neon(());
+
+/// Proof that the CPU has Advanced SIMD with SDOT.
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+#[derive(Clone, Copy, Debug)]
+pub struct NeonDotprod(());
+
+/// Proof that the CPU has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+impl Neon {
+    /// Always there: the target this crate was built for includes it.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        Some(Self(()))
+    }
+}
+
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+impl NeonDotprod {
+    /// Asks the CPU (through std, or the ID register on bare metal); elsewhere only what the build was told.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        dotprod().then_some(Self(()))
+    }
+}
+
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", feature = "std"))]
+fn dotprod() -> bool {
+    std::arch::is_aarch64_feature_detected!("dotprod")
+}
+
+#[cfg(all(
+    target_arch = "aarch64",
+    target_feature = "neon",
+    not(feature = "std"),
+    target_os = "none"
+))]
+fn dotprod() -> bool {
+    let isar0: u64;
+    // SAFETY: reads an identification register, which firmware (EL1 or above) may always read; no memory, no side effect.
+    unsafe {
+        core::arch::asm!("mrs {}, ID_AA64ISAR0_EL1", out(reg) isar0, options(pure, nomem, nostack, preserves_flags));
+    }
+    (isar0 >> 44) & 0xf != 0
+}
+
+#[cfg(all(
+    target_arch = "aarch64",
+    target_feature = "neon",
+    not(feature = "std"),
+    not(target_os = "none")
+))]
+fn dotprod() -> bool {
+    cfg!(target_feature = "dotprod")
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Avx2 {
+    /// Asks the CPU (feature `std`); without it only what the build was told.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        avx2().then_some(Self(()))
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+fn avx2() -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
+}
+
+#[cfg(all(target_arch = "x86_64", not(feature = "std")))]
+fn avx2() -> bool {
+    cfg!(target_feature = "avx2")
+}
+
+impl Kernel {
+    /// The reference kernel.
+    pub const SCALAR: Self = Self::Scalar;
+
+    /// Every name [`Kernel::from_name`] knows, on any CPU.
+    pub const NAMES: &'static [&'static str] = &["scalar", "neon", "neon-dotprod", "avx2"];
+
+    /// The fastest kernel this CPU has.
+    #[must_use]
+    pub fn detect() -> Self {
+        Self::available().last().unwrap_or(Self::Scalar)
+    }
+
+    /// The kernels this CPU has, slowest first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        let kernels = [
+            Some(Self::Scalar),
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Neon::new().map(Self::Neon),
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            NeonDotprod::new().map(Self::NeonDotprod),
+            #[cfg(target_arch = "x86_64")]
+            Avx2::new().map(Self::Avx2),
+        ];
+        kernels.into_iter().flatten()
+    }
+
+    /// The name used in logs and in `VITLET_KERNEL`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Self::Neon(_) => "neon",
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Self::NeonDotprod(_) => "neon-dotprod",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => "avx2",
+        }
+    }
+
+    /// The kernel of that name, if this CPU has it.
+    ///
+    /// # Errors
+    /// The name is unknown, or its kernel is not on this CPU.
+    pub fn from_name(name: &str) -> Result<Self, KernelError> {
+        if let Some(kernel) = Self::available().find(|k| k.name() == name) {
+            return Ok(kernel);
+        }
+        match Self::NAMES.iter().find(|known| **known == name) {
+            Some(&name) => Err(KernelError::NotOnThisCpu { name }),
+            None => Err(KernelError::Unknown),
+        }
+    }
+}
+
+/// A kernel asked for by name cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// No kernel has that name.
+    Unknown,
+    /// The kernel exists, but not on this CPU.
+    NotOnThisCpu {
+        /// Its name.
+        name: &'static str,
+    },
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => {
+                f.write_str("no kernel has that name; the names are")?;
+                Kernel::NAMES
+                    .iter()
+                    .try_for_each(|name| write!(f, " {name}"))?;
+                f.write_str(";")?;
+            }
+            Self::NotOnThisCpu { name } => {
+                write!(f, "kernel {name} needs instructions this CPU lacks;")?
+            }
+        }
+        f.write_str(" this CPU has")?;
+        Kernel::available().try_for_each(|kernel| write!(f, " {}", kernel.name()))
+    }
+}
+
+impl core::error::Error for KernelError {}

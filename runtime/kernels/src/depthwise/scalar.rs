@@ -1,0 +1,34 @@
+//! The reference: every tap looked up.
+
+use core::ops::Range;
+
+use super::Depthwise;
+use crate::Out;
+
+impl Depthwise<'_> {
+    pub(super) fn run_scalar(&self, rows: Range<usize>, x: &[i8], out: &mut Out<'_>) {
+        let (width, channels) = (self.shape.out_w as usize, self.shape.out_c as usize);
+        for (index, oy) in rows.enumerate() {
+            for ox in 0..width {
+                for c in 0..channels {
+                    let acc = self.accumulate(x, oy, ox, c);
+                    self.requantise
+                        .store(acc, c, out, (index * width + ox) * channels + c);
+                }
+            }
+        }
+    }
+
+    fn accumulate(&self, x: &[i8], oy: usize, ox: usize, c: usize) -> i32 {
+        let (top, left) = (self.shape.start(0, oy), self.shape.start(1, ox));
+        let width = self.shape.kernel[1] as usize;
+        let products = (0..self.shape.taps()).map(|tap| {
+            let pixel = self
+                .shape
+                .pixel(top + (tap / width) as isize, left + (tap % width) as isize);
+            let value = pixel.map_or(self.pad[c], |first| x[first + c]);
+            i32::from(value) * i32::from(self.weights[tap * self.pad.len() + c])
+        });
+        products.sum()
+    }
+}

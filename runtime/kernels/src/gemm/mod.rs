@@ -1,0 +1,142 @@
+//! Matrix product: s8 rows times s8 weights in the plan's blocked layout, then requantise.
+//!
+//! Weights lie in `[N/8][K/4][8][4]`, N padded to 8 and K padded to 16 with zeros: a panel of 8 columns is contiguous, and 32 bytes of it hold 4 steps
+//! of K for all 8 columns, which is what one pair of SDOT instructions reads. Every kernel reads this layout in place, from RAM or flash.
+
+pub(crate) mod scalar;
+
+use crate::error::{length, size, values};
+use crate::{ParamError, Requantise};
+
+/// Columns of a panel.
+pub const NR: usize = 8;
+/// K is padded to a multiple of this.
+pub const K_ALIGN: usize = 16;
+/// Steps of K that lie together.
+pub(crate) const K_STEP: usize = 4;
+/// Rows computed together.
+pub(crate) const ROWS: usize = 8;
+/// No dimension of a matrix is larger, so that paddings and small multiples cannot overflow.
+pub(crate) const DIM_MAX: usize = 1 << 24;
+/// No tensor has more elements, so that every index fits an i32.
+pub(crate) const TENSOR_MAX: usize = 1 << 30;
+
+/// K with its padding.
+#[must_use]
+pub const fn padded_k(k: usize) -> usize {
+    k.next_multiple_of(K_ALIGN)
+}
+
+/// N with its padding.
+#[must_use]
+pub const fn padded_n(n: usize) -> usize {
+    n.next_multiple_of(NR)
+}
+
+/// Bytes of the packed weights, if it can be computed.
+#[must_use]
+pub fn packed_len(n: usize, k: usize) -> Option<usize> {
+    n.checked_next_multiple_of(NR)?
+        .checked_mul(k.checked_next_multiple_of(K_ALIGN)?)
+}
+
+/// Position of weight (n, k) in the packed weights.
+pub(crate) const fn packed_index(n: usize, k: usize, padded_k: usize) -> usize {
+    (n / NR) * NR * padded_k + (k / K_STEP) * NR * K_STEP + (n % NR) * K_STEP + k % K_STEP
+}
+
+/// Packs row-major `[n][k]` weights into the blocked layout.
+///
+/// # Errors
+/// `weights` is not n·k long, or `out` not [`packed_len`].
+pub fn pack(n: usize, k: usize, weights: &[i8], out: &mut [i8]) -> Result<(), ParamError> {
+    size("n", n, DIM_MAX)?;
+    size("k", k, DIM_MAX)?;
+    length("weights", weights.len(), n.saturating_mul(k))?;
+    length(
+        "packed weights",
+        out.len(),
+        packed_len(n, k).unwrap_or(usize::MAX),
+    )?;
+    out.fill(0);
+    for (column, row) in weights.chunks_exact(k).enumerate() {
+        for (step, &weight) in row.iter().enumerate() {
+            out[packed_index(column, step, padded_k(k))] = weight;
+        }
+    }
+    Ok(())
+}
+
+/// A weight matrix of `n` outputs by `k` inputs, and its requantisation.
+#[derive(Clone, Copy, Debug)]
+pub struct Gemm<'a> {
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    pub(crate) weights: &'a [i8],
+    pub(crate) requantise: Requantise<'a>,
+}
+
+impl<'a> Gemm<'a> {
+    /// `weights` are packed (see [`pack`]).
+    ///
+    /// # Errors
+    /// A length does not fit, a weight is −128, or an accumulator could leave its bounds.
+    pub fn new(
+        k: usize,
+        n: usize,
+        weights: &'a [i8],
+        requantise: Requantise<'a>,
+    ) -> Result<Self, ParamError> {
+        Self::with_reach(k, n, weights, requantise, 128)
+    }
+
+    /// As `new`, for inputs of magnitude up to `reach`.
+    pub(crate) fn with_reach(
+        k: usize,
+        n: usize,
+        weights: &'a [i8],
+        requantise: Requantise<'a>,
+        reach: u64,
+    ) -> Result<Self, ParamError> {
+        size("k", k, DIM_MAX)?;
+        size("n", n, DIM_MAX)?;
+        length(
+            "weights",
+            weights.len(),
+            packed_len(n, k).unwrap_or(usize::MAX),
+        )?;
+        values("weights", "at least -127", weights, |w| w != i8::MIN)?;
+        length("bias", requantise.bias.len(), padded_n(n))?;
+        requantise.check_reach((k as u64).saturating_mul(127).saturating_mul(reach))?;
+        Ok(Self {
+            k,
+            n,
+            weights,
+            requantise,
+        })
+    }
+
+    /// Inputs per row.
+    #[must_use]
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Outputs per row.
+    #[must_use]
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// The packed weights.
+    #[must_use]
+    pub fn weights(&self) -> &'a [i8] {
+        self.weights
+    }
+
+    /// The requantisation.
+    #[must_use]
+    pub fn requantise(&self) -> &Requantise<'a> {
+        &self.requantise
+    }
+}

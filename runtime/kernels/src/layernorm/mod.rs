@@ -1,0 +1,158 @@
+//! Layer normalisation of s16 rows.
+
+mod scalar;
+
+use core::ops::Range;
+
+use crate::error::{at_least, exact, length, row_range, size, values};
+use crate::gemm::{DIM_MAX, TENSOR_MAX};
+use crate::{Kernel, Out, ParamError, SizeError};
+
+/// C·x and sums of C values of s16 stay below 2²⁹.
+const CHANNELS_MAX: usize = 16384;
+
+/// The type of a layer norm's output; gamma and beta carry its scale and zero point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormOutput {
+    /// For a GEMM.
+    S8,
+    /// For the residual stream.
+    S16,
+}
+
+/// `y = (x − mean) / sqrt(variance + eps) · gamma + beta` per row; see "LayerNorm" in `docs/numerics.md`.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNorm<'a> {
+    pub(crate) rows: usize,
+    pub(crate) channels: usize,
+    pub(crate) eps: u64,
+    pub(crate) gamma: &'a [f32],
+    pub(crate) beta: &'a [f32],
+    pub(crate) output: NormOutput,
+}
+
+impl<'a> LayerNorm<'a> {
+    /// `eps` is E of the contract: `round(eps·C²/s²)`, at least 1.
+    ///
+    /// # Errors
+    /// A size or an array element is outside the contract's bounds.
+    pub fn new(
+        rows: usize,
+        channels: usize,
+        eps: u64,
+        gamma: &'a [f32],
+        beta: &'a [f32],
+        output: NormOutput,
+    ) -> Result<Self, ParamError> {
+        size("rows", rows, DIM_MAX)?;
+        size("channels", channels, CHANNELS_MAX)?;
+        size("input", rows.saturating_mul(channels), TENSOR_MAX)?;
+        values("eps", "1 to 2^62", &[eps], |e| (1..=1 << 62).contains(&e))?;
+        length("gamma", gamma.len(), channels)?;
+        length("beta", beta.len(), channels)?;
+        values("gamma", "at most 2^14 in magnitude", gamma, |g| {
+            g.abs() <= 16384.0 && !g.is_subnormal()
+        })?;
+        values("beta", "at most 2^20 in magnitude", beta, |b| {
+            b.abs() <= 1_048_576.0 && !b.is_subnormal()
+        })?;
+        Ok(Self {
+            rows,
+            channels,
+            eps,
+            gamma,
+            beta,
+            output,
+        })
+    }
+
+    /// Token rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Elements of a row.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// E of the contract.
+    #[must_use]
+    pub fn eps(&self) -> u64 {
+        self.eps
+    }
+
+    /// Factor per channel.
+    #[must_use]
+    pub fn gamma(&self) -> &'a [f32] {
+        self.gamma
+    }
+
+    /// Summand per channel.
+    #[must_use]
+    pub fn beta(&self) -> &'a [f32] {
+        self.beta
+    }
+
+    /// The output's type.
+    #[must_use]
+    pub fn output(&self) -> NormOutput {
+        self.output
+    }
+
+    /// Elements of x and of y.
+    #[must_use]
+    pub fn input_len(&self) -> usize {
+        self.rows * self.channels
+    }
+
+    /// Scratch bytes `run` needs: none.
+    #[must_use]
+    pub fn scratch_len(&self) -> usize {
+        0
+    }
+
+    /// Multiply-accumulates: none worth counting.
+    #[must_use]
+    pub fn macs(&self) -> u64 {
+        0
+    }
+
+    /// Computes `rows` from the whole of `x` into `out`, which holds only those rows.
+    ///
+    /// # Errors
+    /// A buffer or the row range does not fit; nothing was written.
+    pub fn run(
+        &self,
+        kernel: Kernel,
+        rows: Range<usize>,
+        x: &[i16],
+        mut out: Out<'_>,
+        scratch: &mut [i8],
+    ) -> Result<(), SizeError> {
+        row_range(&rows, self.rows)?;
+        exact("x", x.len(), self.input_len())?;
+        match (&out, self.output) {
+            (Out::S8(_), NormOutput::S8) | (Out::S16(_), NormOutput::S16) => {}
+            _ => return Err(SizeError::OutType),
+        }
+        exact("out", out.len(), rows.len() * self.channels)?;
+        at_least("scratch", scratch.len(), self.scratch_len())?;
+        let _ = kernel;
+        self.run_scalar(rows, x, &mut out);
+        Ok(())
+    }
+
+    /// `1 / sqrt(C·Q − S² + E)` from the row's sum S and sum of squares Q: one function for every kernel.
+    #[inline]
+    pub(crate) fn rstd(&self, sum: i32, squares: u64) -> f32 {
+        let square = u64::from(sum.unsigned_abs()) * u64::from(sum.unsigned_abs());
+        let v = self.channels as u64 * squares - square + self.eps;
+        let z = v.leading_zeros() & !1;
+        let root = (v << z).isqrt() as u32;
+        let power = f32::from_bits((127 + z / 2) << 23);
+        (1.0 / root as f32) * power
+    }
+}

@@ -1,0 +1,50 @@
+//! The reference.
+
+use core::ops::Range;
+
+use super::LayerNorm;
+use crate::Out;
+use crate::requantise::scalar::{round, sat8, sat16};
+
+impl LayerNorm<'_> {
+    pub(super) fn run_scalar(&self, rows: Range<usize>, x: &[i16], out: &mut Out<'_>) {
+        for (index, row) in rows.enumerate() {
+            self.row_scalar(
+                &x[row * self.channels..][..self.channels],
+                out,
+                index * self.channels,
+            );
+        }
+    }
+
+    fn row_scalar(&self, x: &[i16], out: &mut Out<'_>, first: usize) {
+        let sum: i32 = x.iter().map(|&v| i32::from(v)).sum();
+        let squares: u64 = x
+            .iter()
+            .map(|&v| u64::from(v.unsigned_abs()) * u64::from(v.unsigned_abs()))
+            .sum();
+        let rstd = self.rstd(sum, squares);
+        for c in 0..self.channels {
+            self.store(x[c], c, sum, rstd, out, first + c);
+        }
+    }
+
+    /// Normalises one value into element `index` of `out`.
+    pub(super) fn store(
+        &self,
+        x: i16,
+        c: usize,
+        sum: i32,
+        rstd: f32,
+        out: &mut Out<'_>,
+        index: usize,
+    ) {
+        let centred = (self.channels as i32 * i32::from(x) - sum) as f32;
+        let q = round(centred * rstd * self.gamma[c] + self.beta[c]);
+        match out {
+            Out::S8(y) => y[index] = sat8(q),
+            Out::S16(y) => y[index] = sat16(q),
+            Out::S16Add(_) | Out::S32(_) => {}
+        }
+    }
+}
