@@ -22,7 +22,9 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod filter;
 mod frame;
+mod resample;
 mod spec;
 
 pub use error::PreprocessError;
