@@ -1,2 +1,70 @@
-//! `cargo xtask`.
-fn main() {}
+//! `cargo xtask <verb>`: the project's one entry point, the same on a laptop and in CI.
+//!
+//! | module | does |
+//! |---|---|
+//! | `setup` | finds, and installs, what the other verbs need |
+//! | `test` | every check there is, in order |
+//! | `dist` | the release programs |
+//! | `insns` | instructions of one inference, counted by QEMU, against `budgets/instructions.toml` |
+//! | `budgets` | sizes against `budgets/sizes.toml` |
+//! | `zoo` | the checked-in plans are what the compiler makes today |
+//! | `project` | where things are, and how commands are run |
+//! | `toolchain` | which Rust toolchain can build for which target |
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line program"
+)]
+
+mod budgets;
+mod dist;
+mod insns;
+mod project;
+mod setup;
+mod test;
+mod toolchain;
+mod zoo;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::project::Project;
+
+/// Builds, tests and measures vitlet. On a fresh machine `cargo xtask test` is all it takes: it does the set-up too.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Setup(setup::Args),
+    Test(test::Args),
+    Dist(dist::Args),
+    Insns(insns::Args),
+    Budgets(budgets::Args),
+    Zoo(zoo::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = Project::find().and_then(|project| match &cli.verb {
+        Verb::Setup(args) => setup::verb(&project, args),
+        Verb::Test(args) => test::verb(&project, args),
+        Verb::Dist(args) => dist::verb(&project, args),
+        Verb::Insns(args) => insns::verb(&project, args),
+        Verb::Budgets(args) => budgets::verb(&project, args),
+        Verb::Zoo(args) => zoo::verb(&project, args),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

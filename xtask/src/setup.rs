@@ -1,0 +1,319 @@
+//! `cargo xtask setup`: finds what the other verbs need, and installs what is missing.
+//!
+//! In this order: by rustup, by `cargo install`, by Debian's packages. What none of them provides is listed with what
+//! to install by hand; nothing is left out silently.
+
+use std::env;
+
+use anyhow::{Result, bail};
+use xshell::cmd;
+
+use crate::project::Project;
+use crate::toolchain::{BARE_METAL, Core, DEVICE, Toolchain};
+
+const CARGO_DENY: &str = "0.20.2";
+const CARGO_FUZZ: &str = "0.13.2";
+
+/// Find what the other verbs need, and install what is missing.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Also what `test --full` needs.
+    #[arg(long)]
+    full: bool,
+}
+
+/// Something that a verb needs from outside the repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tool {
+    CCompiler,
+    Rustfmt,
+    Clippy,
+    DeviceLibrary,
+    DeviceLinker,
+    DeviceClippy,
+    Qemu,
+    BareMetal,
+    CargoDeny,
+    CargoFuzz,
+}
+
+/// A way to install a tool without a person.
+enum Install {
+    RustupTarget(&'static str),
+    RustupComponent(&'static str),
+    Cargo {
+        name: &'static str,
+        version: &'static str,
+    },
+    None,
+}
+
+impl Tool {
+    const ALWAYS: &[Self] = &[
+        Self::CCompiler,
+        Self::Rustfmt,
+        Self::Clippy,
+        Self::DeviceLibrary,
+        Self::DeviceLinker,
+        Self::DeviceClippy,
+        Self::Qemu,
+        Self::BareMetal,
+        Self::CargoDeny,
+    ];
+    const FULL: &[Self] = &[Self::CargoFuzz];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::CCompiler => "C and C++ compiler",
+            Self::Rustfmt => "rustfmt",
+            Self::Clippy => "clippy",
+            Self::DeviceLibrary => "Rust library for aarch64 Linux",
+            Self::DeviceLinker => "aarch64 linker and static glibc",
+            Self::DeviceClippy => "clippy for aarch64 Linux",
+            Self::Qemu => "qemu-aarch64",
+            Self::BareMetal => "Rust core for bare aarch64",
+            Self::CargoDeny => "cargo-deny",
+            Self::CargoFuzz => "cargo-fuzz",
+        }
+    }
+
+    /// What was found, or nothing.
+    pub(crate) fn found(self, project: &Project) -> Option<String> {
+        let sh = &project.sh;
+        match self {
+            Self::CCompiler => first_line(project, "cc", &["--version"])
+                .filter(|_| first_line(project, "c++", &["--version"]).is_some()),
+            Self::Rustfmt => first_line(project, "cargo", &["fmt", "--version"]),
+            Self::Clippy => first_line(project, "cargo", &["clippy", "--version"]),
+            Self::DeviceLibrary => {
+                let toolchain = Toolchain::with_library(sh, DEVICE)?;
+                Some(format!(
+                    "Rust {}{}",
+                    toolchain.version(sh).ok()?,
+                    by(toolchain)
+                ))
+            }
+            Self::DeviceLinker => linker_with_static_glibc(project),
+            Self::DeviceClippy => {
+                let plus = Toolchain::with_library(sh, DEVICE)?.plus();
+                let args: Vec<&str> = plus.into_iter().chain(["clippy", "--version"]).collect();
+                first_line(project, "cargo", &args)
+            }
+            Self::Qemu => first_line(project, "qemu-aarch64", &["--version"]),
+            Self::BareMetal => Some(match Core::find(sh)? {
+                Core::Prebuilt(toolchain) => format!("prebuilt{}", by(toolchain)),
+                Core::FromSource(toolchain) => format!("from source{}", by(toolchain)),
+            }),
+            Self::CargoDeny => first_line(project, "cargo", &["deny", "--version"]),
+            Self::CargoFuzz => first_line(project, "cargo", &["fuzz", "--version"]),
+        }
+    }
+
+    const fn install(self) -> Install {
+        match self {
+            Self::DeviceLibrary => Install::RustupTarget(DEVICE),
+            Self::BareMetal => Install::RustupTarget(BARE_METAL),
+            Self::Rustfmt => Install::RustupComponent("rustfmt"),
+            Self::Clippy => Install::RustupComponent("clippy"),
+            Self::CargoDeny => Install::Cargo {
+                name: "cargo-deny",
+                version: CARGO_DENY,
+            },
+            Self::CargoFuzz => Install::Cargo {
+                name: "cargo-fuzz",
+                version: CARGO_FUZZ,
+            },
+            Self::CCompiler | Self::DeviceLinker | Self::DeviceClippy | Self::Qemu => Install::None,
+        }
+    }
+
+    /// Debian's packages that provide it, where rustup or cargo did not.
+    const fn debian_packages(self) -> &'static [&'static str] {
+        match self {
+            Self::CCompiler => &["gcc", "g++", "libc6-dev"],
+            Self::DeviceLibrary => &["rustc-web", "cargo-web", "libstd-rust-web-dev:arm64"],
+            Self::DeviceClippy => &["rust-web-clippy"],
+            Self::DeviceLinker => &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+            Self::Qemu => &["qemu-user"],
+            Self::BareMetal => &["rustc-web", "cargo-web", "rust-web-src"],
+            Self::Rustfmt | Self::Clippy | Self::CargoDeny | Self::CargoFuzz => &[],
+        }
+    }
+
+    /// What to do by hand where nothing above worked.
+    const fn advice(self) -> &'static str {
+        match self {
+            Self::CCompiler => {
+                "install a C and a C++ compiler as `cc` and `c++` (macOS: xcode-select --install; Fedora: gcc gcc-c++)"
+            }
+            Self::Rustfmt => "rustup component add rustfmt",
+            Self::Clippy => "rustup component add clippy",
+            Self::DeviceLibrary => "rustup target add aarch64-unknown-linux-gnu",
+            Self::DeviceLinker => {
+                "install a cross gcc with a static glibc; if it is not called aarch64-linux-gnu-gcc, set \
+                 CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER to its name (macOS: Homebrew's tap messense/macos-cross-toolchains, \
+                 aarch64-unknown-linux-gnu-gcc; Arch: aarch64-linux-gnu-gcc; Fedora packages no cross glibc: use a Debian container)"
+            }
+            Self::DeviceClippy => {
+                "rustup component add clippy, and rustup target add aarch64-unknown-linux-gnu"
+            }
+            Self::Qemu => {
+                "install QEMU's user-mode emulator, qemu-aarch64 (Fedora: qemu-user; Arch: qemu-user; there is none on macOS: use a Debian container)"
+            }
+            Self::BareMetal => "rustup target add aarch64-unknown-none",
+            Self::CargoDeny => "cargo install --locked cargo-deny",
+            Self::CargoFuzz => "cargo install --locked cargo-fuzz",
+        }
+    }
+}
+
+pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
+    let missing = run(project, args.full)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|tool| tool.name()).collect();
+    bail!(
+        "still missing, to be installed by hand as said above: {}",
+        names.join(", ")
+    )
+}
+
+/// Installs what is missing, says what it does, and returns what it could not install.
+pub(crate) fn run(project: &Project, full: bool) -> Result<Vec<Tool>> {
+    let extra = if full { Tool::FULL } else { &[] };
+    let tools: Vec<Tool> = Tool::ALWAYS.iter().chain(extra).copied().collect();
+    let missing = report(project, &tools, "missing");
+    if missing.is_empty() {
+        return Ok(missing);
+    }
+    for tool in &missing {
+        install_by_rust(project, *tool);
+    }
+    let missing = still_missing(project, &missing);
+    install_by_debian(project, &missing)?;
+    println!("after installing:");
+    let missing = report(project, &tools, "STILL MISSING");
+    for tool in &missing {
+        println!("to install by hand: {}: {}", tool.name(), tool.advice());
+    }
+    Ok(missing)
+}
+
+fn report(project: &Project, tools: &[Tool], absent: &str) -> Vec<Tool> {
+    let mut missing = Vec::new();
+    for &tool in tools {
+        match tool.found(project) {
+            Some(found) => println!("  {:<32} {found}", tool.name()),
+            None => {
+                println!("  {:<32} {absent}", tool.name());
+                missing.push(tool);
+            }
+        }
+    }
+    missing
+}
+
+fn still_missing(project: &Project, tools: &[Tool]) -> Vec<Tool> {
+    tools
+        .iter()
+        .copied()
+        .filter(|tool| tool.found(project).is_none())
+        .collect()
+}
+
+/// By rustup or cargo. A failure is no error here: Debian's packages are tried next, and what then lacks is listed.
+fn install_by_rust(project: &Project, tool: Tool) {
+    let sh = &project.sh;
+    let command = match tool.install() {
+        Install::None => return,
+        Install::RustupTarget(target) => cmd!(sh, "rustup target add {target}"),
+        Install::RustupComponent(component) => cmd!(sh, "rustup component add {component}"),
+        // Unoptimised: it runs for a second, and builds in half the time.
+        Install::Cargo { name, version } => {
+            let folder = project.target.join("xtask/cargo-install");
+            cmd!(
+                sh,
+                "cargo install --locked --debug {name} --version {version} --target-dir {folder}"
+            )
+        }
+    };
+    println!("installing {}:", tool.name());
+    if let Err(error) = command.run() {
+        println!("  did not work: {error}");
+    }
+}
+
+/// By Debian's packages, where this is a Debian (or Ubuntu) and root's rights can be had.
+fn install_by_debian(project: &Project, missing: &[Tool]) -> Result<()> {
+    let sh = &project.sh;
+    let mut packages: Vec<&str> = missing
+        .iter()
+        .flat_map(|tool| tool.debian_packages())
+        .copied()
+        .collect();
+    packages.sort_unstable();
+    packages.dedup();
+    let rust = packages.contains(&"rustc-web");
+    if packages.is_empty() || first_line(project, "apt-get", &["--version"]).is_none() {
+        return Ok(());
+    }
+    let is_root = cmd!(sh, "id -u").quiet().read()? == "0";
+    // Both take variables before the command.
+    let as_root = if is_root { "env" } else { "sudo" };
+    println!("installing Debian's packages {}:", packages.join(" "));
+    if packages.iter().any(|package| package.ends_with(":arm64")) {
+        cmd!(sh, "{as_root} dpkg --add-architecture arm64").run_or_say();
+    }
+    cmd!(sh, "{as_root} apt-get update -qq").run_or_say();
+    cmd!(
+        sh,
+        "{as_root} DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends {packages...}"
+    )
+    .run_or_say();
+    if rust {
+        cmd!(sh, "rustup toolchain link debian /usr").run_or_say();
+    }
+    Ok(())
+}
+
+trait RunOrSay {
+    /// Runs it; a failure is printed, and what it was to install is found missing later.
+    fn run_or_say(self);
+}
+
+impl RunOrSay for xshell::Cmd<'_> {
+    fn run_or_say(self) {
+        if let Err(error) = self.run() {
+            println!("  did not work: {error}");
+        }
+    }
+}
+
+/// The linker's version, if it finds a static C library.
+fn linker_with_static_glibc(project: &Project) -> Option<String> {
+    let linker = env::var("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER")
+        .unwrap_or_else(|_| "aarch64-linux-gnu-gcc".to_owned());
+    // gcc prints the bare name when it has no such file.
+    let libc = first_line(project, &linker, &["-print-file-name=libc.a"])?;
+    if libc == "libc.a" {
+        return None;
+    }
+    first_line(project, &linker, &["--version"])
+}
+
+fn first_line(project: &Project, program: &str, args: &[&str]) -> Option<String> {
+    let printed = cmd!(project.sh, "{program} {args...}")
+        .quiet()
+        .ignore_stderr()
+        .read()
+        .ok()?;
+    printed.lines().next().map(str::to_owned)
+}
+
+const fn by(toolchain: Toolchain) -> &'static str {
+    match toolchain {
+        Toolchain::Default => "",
+        Toolchain::Debian => ", Debian's",
+    }
+}
