@@ -1,0 +1,768 @@
+//! Ops: the words of their records on one side, the kernels' parameter structs on the other.
+//!
+//! Decoding calls the kernels' constructors, and those are the verification: whoever holds an [`OpKind`] holds parameters that satisfy
+//! `docs/numerics.md`. [`Plan::parse`](crate::Plan::parse) decodes with [`Contents::Verify`], which reads every array; after that the same
+//! bytes are decoded with [`Contents::Verified`], which costs the same for a large layer as for a small one.
+
+use bytemuck::AnyBitPattern;
+use vitlet_kernels::{
+    Attention, AttentionQuantisation, Conv, ConvShape, Depthwise, Gemm, K_ALIGN, LayerNorm, Linear,
+    NR, NormOutput, Output, PoolLinear, Requantise, View, padded_k,
+};
+
+use crate::error::Problem;
+use crate::file::File;
+use crate::format::{NONE, OP_WORDS};
+use crate::tensor::{DType, TensorId};
+
+/// What an op computes, with its parameters; arrays are borrowed from the plan's bytes.
+#[derive(Clone, Copy, Debug)]
+pub enum OpKind<'a> {
+    /// Convolution, groups 1. Inputs: x, and a residual if the output is S16.
+    Conv(Conv<'a>),
+    /// Matrix product with the rows of a token matrix. Inputs: x, and a residual if the output is S16.
+    Linear(Linear<'a>),
+    /// Depthwise convolution. Inputs: x, and a residual if the output is S16.
+    Depthwise(Depthwise<'a>),
+    /// Layer normalisation of S16 rows. Input: x.
+    LayerNorm(LayerNorm<'a>),
+    /// Multi-head attention. Inputs: q, k, v, which may be one tensor.
+    Attention(Attention<'a>),
+    /// Mean over the rows, then a linear layer: the head. Input: x.
+    PoolLinear(PoolLinear<'a>),
+}
+
+/// One step of a plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Op<'a> {
+    /// For people; need not be unique.
+    pub name: &'a str,
+    /// What it computes.
+    pub kind: OpKind<'a>,
+    /// Conv, linear, depthwise: x and the residual, if any. Attention: q, k, v. Otherwise x.
+    pub inputs: [Option<TensorId>; 3],
+    /// What it writes, completely.
+    pub output: TensorId,
+}
+
+/// The codes of [`OpKind`] in a record.
+mod code {
+    pub(super) const CONV: u32 = 0;
+    pub(super) const LINEAR: u32 = 1;
+    pub(super) const DEPTHWISE: u32 = 2;
+    pub(super) const LAYER_NORM: u32 = 3;
+    pub(super) const ATTENTION: u32 = 4;
+    pub(super) const POOL_LINEAR: u32 = 5;
+}
+
+/// Whether the contents of arrays are still to be checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Contents {
+    /// Read every element.
+    Verify,
+    /// They have been verified before, and the bytes are borrowed since.
+    Verified,
+}
+
+/// What a tensor must be for an op to use it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operand {
+    pub(crate) field: &'static str,
+    pub(crate) dtype: DType,
+    pub(crate) size: Size,
+    /// The residual: the op may do without, and the output may be written in its place.
+    pub(crate) residual: bool,
+    /// No element may be −128: the sums of products of attention are sized for ±127.
+    pub(crate) symmetric: bool,
+}
+
+/// How many elements a tensor must have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Size {
+    Exactly { elements: usize, channels: usize },
+    AtLeast(usize),
+}
+
+impl Operand {
+    fn new(field: &'static str, dtype: DType, elements: usize, channels: usize) -> Self {
+        Operand {
+            field,
+            dtype,
+            size: Size::Exactly { elements, channels },
+            residual: false,
+            symmetric: false,
+        }
+    }
+
+    fn output(dtype: DType, elements: usize, channels: usize) -> Self {
+        Operand::new("output", dtype, elements, channels)
+    }
+
+    fn residual(elements: usize, channels: usize) -> Self {
+        Operand {
+            residual: true,
+            ..Operand::new("residual", DType::S16, elements, channels)
+        }
+    }
+
+    fn viewed(field: &'static str, elements: usize) -> Self {
+        Operand {
+            field,
+            dtype: DType::S8,
+            size: Size::AtLeast(elements),
+            residual: false,
+            symmetric: true,
+        }
+    }
+}
+
+impl<'a> OpKind<'a> {
+    /// The kind's name: `conv`, `linear`, `depthwise`, `layernorm`, `attention` or `pool-linear`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            OpKind::Conv(_) => "conv",
+            OpKind::Linear(_) => "linear",
+            OpKind::Depthwise(_) => "depthwise",
+            OpKind::LayerNorm(_) => "layernorm",
+            OpKind::Attention(_) => "attention",
+            OpKind::PoolLinear(_) => "pool-linear",
+        }
+    }
+
+    /// Rows the op can be split into: pixel rows of the output, token rows, query rows.
+    pub fn rows(&self) -> usize {
+        match self {
+            OpKind::Conv(op) => op.rows(),
+            OpKind::Linear(op) => op.rows(),
+            OpKind::Depthwise(op) => op.rows(),
+            OpKind::LayerNorm(op) => op.rows(),
+            OpKind::Attention(op) => op.rows(),
+            OpKind::PoolLinear(op) => op.rows(),
+        }
+    }
+
+    /// Multiply-accumulates.
+    pub fn macs(&self) -> u64 {
+        match self {
+            OpKind::Conv(op) => op.macs(),
+            OpKind::Linear(op) => op.macs(),
+            OpKind::Depthwise(op) => op.macs(),
+            OpKind::LayerNorm(op) => op.macs(),
+            OpKind::Attention(op) => op.macs(),
+            OpKind::PoolLinear(op) => op.macs(),
+        }
+    }
+
+    /// Bytes of scratch that each thread needs.
+    pub fn scratch_len(&self) -> usize {
+        match self {
+            OpKind::Conv(op) => op.scratch_len(),
+            OpKind::Linear(op) => op.scratch_len(),
+            OpKind::Depthwise(op) => op.scratch_len(),
+            OpKind::LayerNorm(op) => op.scratch_len(),
+            OpKind::Attention(op) => op.scratch_len(),
+            OpKind::PoolLinear(op) => op.scratch_len(),
+        }
+    }
+
+    /// The epilogue of the kinds that have one.
+    pub fn requantise(&self) -> Option<&Requantise<'a>> {
+        match self {
+            OpKind::Conv(op) => Some(op.gemm().requantise()),
+            OpKind::Linear(op) => Some(op.gemm().requantise()),
+            OpKind::Depthwise(op) => Some(op.requantise()),
+            OpKind::PoolLinear(op) => Some(op.requantise()),
+            OpKind::LayerNorm(_) | OpKind::Attention(_) => None,
+        }
+    }
+
+    /// Type of the output's elements.
+    pub fn output_dtype(&self) -> DType {
+        match (self, self.requantise().map(Requantise::output)) {
+            (_, Some(Output::S8 { .. })) | (OpKind::Attention(_), None) => DType::S8,
+            (_, Some(Output::S16)) => DType::S16,
+            (_, Some(Output::S32)) => DType::S32,
+            (OpKind::LayerNorm(norm), None) if norm.output() == NormOutput::S16 => DType::S16,
+            (_, None) => DType::S8,
+        }
+    }
+
+    /// What the output tensor must be.
+    pub(crate) fn output(&self) -> Operand {
+        let dtype = self.output_dtype();
+        match self {
+            OpKind::Conv(op) => {
+                Operand::output(dtype, op.shape().output_len(), op.shape().out_c as usize)
+            }
+            OpKind::Depthwise(op) => {
+                Operand::output(dtype, op.shape().output_len(), op.shape().out_c as usize)
+            }
+            OpKind::Linear(op) => Operand::output(dtype, op.output_len(), op.gemm().n()),
+            OpKind::LayerNorm(op) => Operand::output(dtype, op.input_len(), op.channels()),
+            OpKind::Attention(op) => {
+                Operand::output(dtype, op.output_len(), op.views()[3].row_stride)
+            }
+            OpKind::PoolLinear(op) => Operand::output(dtype, op.gemm().n(), op.gemm().n()),
+        }
+    }
+
+    /// What the input tensors must be.
+    pub(crate) fn inputs(&self) -> [Option<Operand>; 3] {
+        let x = |elements, channels| Operand::new("x", DType::S8, elements, channels);
+        let x = match self {
+            OpKind::Conv(op) => x(op.shape().input_len(), op.shape().in_c as usize),
+            OpKind::Depthwise(op) => x(op.shape().input_len(), op.shape().in_c as usize),
+            OpKind::Linear(op) => x(op.input_len(), op.gemm().k()),
+            OpKind::PoolLinear(op) => x(op.input_len(), op.gemm().k()),
+            OpKind::LayerNorm(op) => Operand::new("x", DType::S16, op.input_len(), op.channels()),
+            OpKind::Attention(op) => {
+                let [q, k, v] = op.input_lens();
+                return [("q", q), ("k", k), ("v", v)]
+                    .map(|(field, len)| Some(Operand::viewed(field, len)));
+            }
+        };
+        let residual = match (
+            self.output().size,
+            self.requantise().map(Requantise::output),
+        ) {
+            (Size::Exactly { elements, channels }, Some(Output::S16)) => {
+                Some(Operand::residual(elements, channels))
+            }
+            _ => None,
+        };
+        [Some(x), residual, None]
+    }
+
+    /// Whether an element of the output can be −128.
+    pub(crate) fn may_write_minimum(&self) -> bool {
+        match (self, self.requantise().map(Requantise::output)) {
+            (
+                _,
+                Some(Output::S8 {
+                    table: Some(table), ..
+                }),
+            ) => table.contains(&i8::MIN),
+            (
+                _,
+                Some(Output::S8 {
+                    min, table: None, ..
+                }),
+            ) => min == i8::MIN,
+            (OpKind::Attention(op), None) => op.quantisation().min == i8::MIN,
+            (_, None) => true,
+            (_, Some(Output::S16 | Output::S32)) => false,
+        }
+    }
+
+    /// Rules that the plan adds to the kernels' own: bytes that no result depends on are zero, and outputs are written completely.
+    fn check_strict(&self) -> Result<(), Problem> {
+        match self {
+            OpKind::Conv(op) => check_padding(op.gemm()),
+            OpKind::Linear(op) => check_padding(op.gemm()),
+            OpKind::PoolLinear(op) => check_padding(op.gemm()),
+            OpKind::Attention(op) => {
+                // The kernel has checked that heads do not overlap and lie within a row; if they also fill it, nothing is left out.
+                let filled = op.heads().checked_mul(op.head_dim());
+                if filled == Some(op.views()[3].row_stride) {
+                    Ok(())
+                } else {
+                    Err(Problem::SparseOutput)
+                }
+            }
+            OpKind::Depthwise(_) | OpKind::LayerNorm(_) => Ok(()),
+        }
+    }
+}
+
+/// The packed weights outside the `n` × `k` matrix are zero.
+fn check_padding(gemm: &Gemm<'_>) -> Result<(), Problem> {
+    const STEP: usize = 4;
+    let (n, k) = (gemm.n(), gemm.k());
+    for (panel, weights) in gemm.weights().chunks_exact(NR * padded_k(k)).enumerate() {
+        let whole_columns = (panel + 1) * NR <= n;
+        // In a panel of real columns, only the steps from the last, partly filled one on hold padding.
+        let first_block = if whole_columns { k / STEP } else { 0 };
+        for (block, values) in weights
+            .chunks_exact(NR * STEP)
+            .enumerate()
+            .skip(first_block)
+        {
+            let padding = |i: usize| panel * NR + i / STEP >= n || block * STEP + i % STEP >= k;
+            if values
+                .iter()
+                .enumerate()
+                .any(|(i, &w)| w != 0 && padding(i))
+            {
+                return Err(Problem::NotZero {
+                    field: "padding of the packed weights",
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+// `check_padding` walks whole blocks of NR columns × 4 steps.
+const _: () = assert!(K_ALIGN.is_multiple_of(4) && NR == 8);
+
+impl<'a> Op<'a> {
+    /// The tensors it reads, with what they must be.
+    pub(crate) fn reads(&self) -> impl Iterator<Item = (TensorId, Operand)> + use<> {
+        let operands = self.kind.inputs();
+        self.inputs
+            .into_iter()
+            .zip(operands)
+            .filter_map(|(id, operand)| id.zip(operand))
+    }
+
+    /// The residual that is added to the result, if any.
+    pub fn residual(&self) -> Option<TensorId> {
+        match self.kind {
+            OpKind::Attention(_) => None,
+            _ => self.inputs[1],
+        }
+    }
+
+    /// Reads a record whose name has been read.
+    pub(crate) fn decode(
+        file: &File<'a>,
+        name: &'a str,
+        record: &[u32; OP_WORDS],
+        contents: Contents,
+    ) -> Result<Self, Problem> {
+        let mut words = Words {
+            words: record,
+            next: 2,
+            file,
+            contents,
+        };
+        let kind = words.take();
+        let inputs = [words.take(), words.take(), words.take()];
+        let output = file.tensor_id(words.take(), "output")?;
+        let kind = match kind {
+            code::CONV => OpKind::Conv(words.conv()?),
+            code::LINEAR => OpKind::Linear(words.linear()?),
+            code::DEPTHWISE => OpKind::Depthwise(words.depthwise()?),
+            code::LAYER_NORM => OpKind::LayerNorm(words.layer_norm()?),
+            code::ATTENTION => OpKind::Attention(words.attention()?),
+            code::POOL_LINEAR => OpKind::PoolLinear(words.pool_linear()?),
+            value => {
+                return Err(Problem::UnknownCode {
+                    field: "kind",
+                    value,
+                });
+            }
+        };
+        words.finish()?;
+        if contents == Contents::Verify {
+            kind.check_strict()?;
+        }
+        Ok(Op {
+            name,
+            inputs: decode_inputs(file, inputs, &kind)?,
+            kind,
+            output,
+        })
+    }
+}
+
+/// The inputs that `kind` takes, no more and no fewer.
+fn decode_inputs(
+    file: &File<'_>,
+    words: [u32; 3],
+    kind: &OpKind<'_>,
+) -> Result<[Option<TensorId>; 3], Problem> {
+    let mut inputs = [None; 3];
+    for ((input, word), operand) in inputs.iter_mut().zip(words).zip(kind.inputs()) {
+        *input = match operand {
+            None if word == NONE => None,
+            None => {
+                return Err(Problem::WrongInputs {
+                    expected: "fewer inputs (or an s16 output to add a residual to)",
+                });
+            }
+            Some(operand) if operand.residual && word == NONE => None,
+            Some(operand) => Some(file.tensor_id(word, operand.field)?),
+        };
+    }
+    Ok(inputs)
+}
+
+/// Reads an op's record word by word.
+struct Words<'a, 'r> {
+    words: &'r [u32; OP_WORDS],
+    next: usize,
+    file: &'r File<'a>,
+    contents: Contents,
+}
+
+impl<'a> Words<'a, '_> {
+    /// The next word. No kind has more than there are (`OP_WORDS` is asserted below).
+    fn take(&mut self) -> u32 {
+        let word = self.words.get(self.next).copied().unwrap_or_default();
+        self.next += 1;
+        word
+    }
+
+    fn take_size(&mut self) -> usize {
+        self.take() as usize
+    }
+
+    fn take_array<const N: usize>(&mut self) -> [u32; N] {
+        core::array::from_fn(|_| self.take())
+    }
+
+    fn take_i8(&mut self, field: &'static str) -> Result<i8, Problem> {
+        let value = self.take() as i32;
+        i8::try_from(value).map_err(|_| Problem::BadZeroPoint { field, value })
+    }
+
+    /// The rest of the record is unused.
+    fn finish(&self) -> Result<(), Problem> {
+        let rest = self.words.get(self.next..).unwrap_or_default();
+        if rest.iter().all(|&w| w == 0) {
+            Ok(())
+        } else {
+            Err(Problem::NotZero {
+                field: "words after the parameters",
+            })
+        }
+    }
+
+    /// The array whose blob id is next.
+    fn blob<T: AnyBitPattern>(&mut self, field: &'static str) -> Result<&'a [T], Problem> {
+        let bytes = self.file.blob(self.take(), field)?;
+        // Blobs are 64-aligned in a 16-aligned file: only a length that is not whole elements can fail.
+        bytemuck::try_cast_slice(bytes).map_err(|_| Problem::BlobLength {
+            field,
+            bytes: bytes.len(),
+        })
+    }
+
+    fn shape(&mut self) -> ConvShape {
+        let [in_h, in_w, in_c, out_h, out_w, out_c] = self.take_array();
+        ConvShape {
+            in_h,
+            in_w,
+            in_c,
+            out_h,
+            out_w,
+            out_c,
+            kernel: self.take_array(),
+            stride: self.take_array(),
+            pad: self.take_array(),
+        }
+    }
+
+    fn requantise(&mut self) -> Result<Requantise<'a>, Problem> {
+        let (bias, scale) = (self.blob("bias")?, self.blob("scale")?);
+        let output = self.output()?;
+        Ok(match self.contents {
+            Contents::Verify => Requantise::new(bias, scale, output)?,
+            Contents::Verified => Requantise::new(bias, scale, output)?,
+        })
+    }
+
+    fn output(&mut self) -> Result<Output<'a>, Problem> {
+        let kind = self.take();
+        let zero_point = self.take_i8("zero point")?;
+        let min = self.take_i8("min")?;
+        let table = self.table()?;
+        let plain = zero_point == 0 && min == 0 && table.is_none();
+        match kind {
+            0 => Ok(Output::S8 {
+                zero_point,
+                min,
+                table,
+            }),
+            1 | 2 if !plain => Err(Problem::NotZero {
+                field: "s8 parameters of an s16 or s32 output",
+            }),
+            1 => Ok(Output::S16),
+            2 => Ok(Output::S32),
+            value => Err(Problem::UnknownCode {
+                field: "output",
+                value,
+            }),
+        }
+    }
+
+    fn table(&mut self) -> Result<Option<&'a [i8; 256]>, Problem> {
+        let field = "table";
+        if self.words.get(self.next) == Some(&NONE) {
+            self.next += 1;
+            return Ok(None);
+        }
+        let table: &[i8] = self.blob(field)?;
+        let table = table.try_into().map_err(|_| Problem::BlobLength {
+            field,
+            bytes: table.len(),
+        })?;
+        Ok(Some(table))
+    }
+
+    fn gemm(&mut self, k: usize, n: usize) -> Result<Gemm<'a>, Problem> {
+        let weights = self.blob("weights")?;
+        let requantise = self.requantise()?;
+        Ok(match self.contents {
+            Contents::Verify => Gemm::new(k, n, weights, requantise)?,
+            Contents::Verified => Gemm::new(k, n, weights, requantise)?,
+        })
+    }
+
+    fn conv(&mut self) -> Result<Conv<'a>, Problem> {
+        let shape = self.shape();
+        let pad = self.blob("pad")?;
+        let taps = (shape.kernel[0] as usize).saturating_mul(shape.kernel[1] as usize);
+        let k = taps.saturating_mul(shape.in_c as usize);
+        Ok(Conv::new(shape, pad, self.gemm(k, shape.out_c as usize)?)?)
+    }
+
+    fn linear(&mut self) -> Result<Linear<'a>, Problem> {
+        let (rows, k, n) = (self.take_size(), self.take_size(), self.take_size());
+        Ok(Linear::new(rows, self.gemm(k, n)?)?)
+    }
+
+    fn pool_linear(&mut self) -> Result<PoolLinear<'a>, Problem> {
+        let (rows, k, n) = (self.take_size(), self.take_size(), self.take_size());
+        let gemm = self.gemm(k, n)?;
+        Ok(match self.contents {
+            Contents::Verify => PoolLinear::new(rows, gemm)?,
+            Contents::Verified => PoolLinear::new(rows, gemm)?,
+        })
+    }
+
+    fn depthwise(&mut self) -> Result<Depthwise<'a>, Problem> {
+        let shape = self.shape();
+        let (pad, weights) = (self.blob("pad")?, self.blob("weights")?);
+        let requantise = self.requantise()?;
+        Ok(match self.contents {
+            Contents::Verify => Depthwise::new(shape, weights, pad, requantise)?,
+            Contents::Verified => Depthwise::new(shape, weights, pad, requantise)?,
+        })
+    }
+
+    fn layer_norm(&mut self) -> Result<LayerNorm<'a>, Problem> {
+        let (rows, channels) = (self.take_size(), self.take_size());
+        let eps = u64::from(self.take()) | u64::from(self.take()) << 32;
+        let (gamma, beta) = (self.blob("gamma")?, self.blob("beta")?);
+        let output = match self.take() {
+            0 => NormOutput::S8,
+            1 => NormOutput::S16,
+            value => {
+                return Err(Problem::UnknownCode {
+                    field: "output",
+                    value,
+                });
+            }
+        };
+        Ok(match self.contents {
+            Contents::Verify => LayerNorm::new(rows, channels, eps, gamma, beta, output)?,
+            Contents::Verified => LayerNorm::new(rows, channels, eps, gamma, beta, output)?,
+        })
+    }
+
+    fn attention(&mut self) -> Result<Attention<'a>, Problem> {
+        let [heads, head_dim, queries, keys] = self.take_array().map(|w: u32| w as usize);
+        let views = core::array::from_fn(|_| View {
+            offset: self.take_size(),
+            row_stride: self.take_size(),
+            head_stride: self.take_size(),
+        });
+        let quantisation = AttentionQuantisation {
+            logit_scale: self.blob("logit_scale")?,
+            out_scale: self.blob("out_scale")?,
+            zero_point: self.take_i8("zero point")?,
+            min: self.take_i8("min")?,
+        };
+        Ok(Attention::new(
+            heads,
+            head_dim,
+            queries,
+            keys,
+            views,
+            quantisation,
+        )?)
+    }
+}
+
+// Words become sizes without loss, and the longest kinds fit a record: 7 words, a shape (14), pad, weights and requantise (6).
+const _: () = assert!(usize::BITS >= 32 && 7 + 14 + 2 + 6 <= OP_WORDS);
+
+#[cfg(feature = "writer")]
+mod encode {
+    //! The inverse of decoding.
+
+    use bytemuck::cast_slice;
+
+    use super::*;
+    use crate::writer::{Blobs, WriteError};
+
+    impl Op<'_> {
+        /// The op's record; its arrays go to `blobs`.
+        pub(crate) fn encode(
+            &self,
+            name: [u32; 2],
+            blobs: &mut Blobs,
+        ) -> Result<[u32; OP_WORDS], WriteError> {
+            let kind = match self.kind {
+                OpKind::Conv(_) => code::CONV,
+                OpKind::Linear(_) => code::LINEAR,
+                OpKind::Depthwise(_) => code::DEPTHWISE,
+                OpKind::LayerNorm(_) => code::LAYER_NORM,
+                OpKind::Attention(_) => code::ATTENTION,
+                OpKind::PoolLinear(_) => code::POOL_LINEAR,
+            };
+            let mut record = Record {
+                words: [0; OP_WORDS],
+                next: 0,
+                blobs,
+            };
+            record.push(&name);
+            record.push(&[kind]);
+            record.push(&self.inputs.map(|id| id.map_or(NONE, |id| id.0)));
+            record.push(&[self.output.0]);
+            match &self.kind {
+                OpKind::Conv(op) => record.conv(op),
+                OpKind::Linear(op) => record.linear(op.rows(), op.gemm()),
+                OpKind::Depthwise(op) => record.depthwise(op),
+                OpKind::LayerNorm(op) => record.layer_norm(op),
+                OpKind::Attention(op) => record.attention(op),
+                OpKind::PoolLinear(op) => record.linear(op.pooled_rows(), op.gemm()),
+            }?;
+            Ok(record.words)
+        }
+    }
+
+    /// Writes an op's record word by word.
+    struct Record<'b> {
+        words: [u32; OP_WORDS],
+        next: usize,
+        blobs: &'b mut Blobs,
+    }
+
+    impl Record<'_> {
+        fn push(&mut self, words: &[u32]) {
+            self.words[self.next..self.next + words.len()].copy_from_slice(words);
+            self.next += words.len();
+        }
+
+        fn size(&mut self, size: usize) -> Result<(), WriteError> {
+            let word = u32::try_from(size).map_err(|_| WriteError::TooLarge {
+                what: "size of an op",
+            })?;
+            self.push(&[word]);
+            Ok(())
+        }
+
+        fn i8_blob(&mut self, values: &[i8]) -> Result<(), WriteError> {
+            let id = self.blobs.add(cast_slice(values))?;
+            self.push(&[id]);
+            Ok(())
+        }
+
+        fn f32_blob(&mut self, values: &[f32]) -> Result<(), WriteError> {
+            let id = self.blobs.add_f32(values)?;
+            self.push(&[id]);
+            Ok(())
+        }
+
+        fn shape(&mut self, shape: &ConvShape) {
+            self.push(&[
+                shape.in_h,
+                shape.in_w,
+                shape.in_c,
+                shape.out_h,
+                shape.out_w,
+                shape.out_c,
+            ]);
+            self.push(&shape.kernel);
+            self.push(&shape.stride);
+            self.push(&shape.pad);
+        }
+
+        fn requantise(&mut self, requantise: &Requantise<'_>) -> Result<(), WriteError> {
+            let bias = self.blobs.add_i32(requantise.bias())?;
+            self.push(&[bias]);
+            self.f32_blob(requantise.scale())?;
+            match requantise.output() {
+                Output::S8 {
+                    zero_point,
+                    min,
+                    table,
+                } => {
+                    self.push(&[0, i32::from(zero_point) as u32, i32::from(min) as u32]);
+                    match table {
+                        Some(table) => self.i8_blob(table)?,
+                        None => self.push(&[NONE]),
+                    }
+                }
+                Output::S16 => self.push(&[1, 0, 0, NONE]),
+                Output::S32 => self.push(&[2, 0, 0, NONE]),
+            }
+            Ok(())
+        }
+
+        fn gemm(&mut self, gemm: &Gemm<'_>) -> Result<(), WriteError> {
+            self.i8_blob(gemm.weights())?;
+            self.requantise(gemm.requantise())
+        }
+
+        fn conv(&mut self, conv: &Conv<'_>) -> Result<(), WriteError> {
+            self.shape(conv.shape());
+            self.i8_blob(conv.pad())?;
+            self.gemm(conv.gemm())
+        }
+
+        fn linear(&mut self, rows: usize, gemm: &Gemm<'_>) -> Result<(), WriteError> {
+            self.size(rows)?;
+            self.size(gemm.k())?;
+            self.size(gemm.n())?;
+            self.gemm(gemm)
+        }
+
+        fn depthwise(&mut self, depthwise: &Depthwise<'_>) -> Result<(), WriteError> {
+            self.shape(depthwise.shape());
+            self.i8_blob(depthwise.pad())?;
+            self.i8_blob(depthwise.weights())?;
+            self.requantise(depthwise.requantise())
+        }
+
+        fn layer_norm(&mut self, norm: &LayerNorm<'_>) -> Result<(), WriteError> {
+            self.size(norm.rows())?;
+            self.size(norm.channels())?;
+            self.push(&[norm.eps() as u32, (norm.eps() >> 32) as u32]);
+            self.f32_blob(norm.gamma())?;
+            self.f32_blob(norm.beta())?;
+            self.push(&[match norm.output() {
+                NormOutput::S8 => 0,
+                NormOutput::S16 => 1,
+            }]);
+            Ok(())
+        }
+
+        fn attention(&mut self, attention: &Attention<'_>) -> Result<(), WriteError> {
+            for size in [
+                attention.heads(),
+                attention.head_dim(),
+                attention.rows(),
+                attention.keys(),
+            ] {
+                self.size(size)?;
+            }
+            for view in attention.views() {
+                self.size(view.offset)?;
+                self.size(view.row_stride)?;
+                self.size(view.head_stride)?;
+            }
+            let quantisation = attention.quantisation();
+            self.f32_blob(quantisation.logit_scale)?;
+            self.f32_blob(quantisation.out_scale)?;
+            self.push(&[
+                i32::from(quantisation.zero_point) as u32,
+                i32::from(quantisation.min) as u32,
+            ]);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Tensors: what an op reads and writes, and where in the arena.
+
+use core::ops::Range;
+
+use crate::error::Problem;
+use crate::format::ALIGN;
+
+/// The element type of a tensor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum DType {
+    /// `i8`
+    S8 = 0,
+    /// `i16`
+    S16 = 1,
+    /// `i32`
+    S32 = 2,
+}
+
+impl DType {
+    /// Bytes of an element.
+    pub const fn size(self) -> usize {
+        match self {
+            DType::S8 => 1,
+            DType::S16 => 2,
+            DType::S32 => 4,
+        }
+    }
+
+    /// Whether elements are floating-point numbers. [`Plan::float_ops`](crate::Plan::float_ops) counts the ops that touch such a
+    /// tensor; version 1 of the format has none, so a plan of it cannot compute in floats between ops.
+    pub const fn is_float(self) -> bool {
+        match self {
+            DType::S8 | DType::S16 | DType::S32 => false,
+        }
+    }
+
+    /// The type's name: `s8`, `s16` or `s32`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::S8 => "s8",
+            DType::S16 => "s16",
+            DType::S32 => "s32",
+        }
+    }
+
+    pub(crate) fn from_code(code: u32) -> Result<Self, Problem> {
+        match code {
+            0 => Ok(DType::S8),
+            1 => Ok(DType::S16),
+            2 => Ok(DType::S32),
+            value => Err(Problem::UnknownCode {
+                field: "dtype",
+                value,
+            }),
+        }
+    }
+}
+
+/// Names a tensor of one plan: its index in the plan's tensor records.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TensorId(pub(crate) u32);
+
+impl TensorId {
+    /// The index among [`Plan::tensors`](crate::Plan::tensors).
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A tensor's record.
+///
+/// As the writer's input it may hold anything; one that [`Plan`](crate::Plan) hands out is verified: its offset is a multiple of 64,
+/// it lies inside the arena, its shape has no zero, its scale is 0 or a positive normal number, and its zero point fits an `i8` (S8) or
+/// is 0 (S16, S32).
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Tensor<'a> {
+    /// For people; need not be unique.
+    pub name: &'a str,
+    /// Element type.
+    pub dtype: DType,
+    /// NHWC, or `[1, 1, rows, channels]` for tokens.
+    pub shape: [u32; 4],
+    /// First byte in the arena.
+    pub offset: u32,
+    /// real = scale · (q − zero point). 0 when there is more than one scale (one per head or channel).
+    pub scale: f32,
+    /// The integer that stands for 0.
+    pub zero_point: i32,
+}
+
+impl Tensor<'_> {
+    /// Number of elements; `None` when it does not fit a `usize`.
+    pub fn elements(&self) -> Option<usize> {
+        self.shape
+            .iter()
+            .try_fold(1_usize, |n, &d| n.checked_mul(usize::try_from(d).ok()?))
+    }
+
+    /// The bytes it occupies in the arena; `None` when they do not fit a `usize`.
+    pub fn arena_range(&self) -> Option<Range<usize>> {
+        let start = usize::try_from(self.offset).ok()?;
+        let len = self.elements()?.checked_mul(self.dtype.size())?;
+        Some(start..start.checked_add(len)?)
+    }
+
+    /// Checks what a record states about itself; `arena` is the arena's length.
+    pub(crate) fn verify(&self, arena: usize) -> Result<(), Problem> {
+        if self.shape.contains(&0) {
+            return Err(Problem::Zero { field: "shape" });
+        }
+        let range = self
+            .arena_range()
+            .ok_or(Problem::TooLarge { field: "shape" })?;
+        if !range.start.is_multiple_of(ALIGN) {
+            return Err(Problem::Unaligned {
+                field: "arena offset",
+                value: self.offset,
+            });
+        }
+        if range.end > arena {
+            return Err(Problem::OutOfRange {
+                field: "end in the arena",
+                value: range.end as u64,
+                limit: arena as u64,
+            });
+        }
+        let scale_ok = self.scale.to_bits() == 0 || (self.scale.is_normal() && self.scale > 0.0);
+        if !scale_ok {
+            return Err(Problem::BadFloat { field: "scale" });
+        }
+        let zero_point_ok = match self.dtype {
+            DType::S8 => i8::try_from(self.zero_point).is_ok(),
+            DType::S16 | DType::S32 => self.zero_point == 0,
+        };
+        if !zero_point_ok {
+            return Err(Problem::BadZeroPoint {
+                field: "zero point",
+                value: self.zero_point,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Whether two byte ranges have a byte in common.
+pub(crate) fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
+    a.start < b.end && b.start < a.end
+}

@@ -1,0 +1,336 @@
+//! What must hold between the records of a plan, checked once.
+//!
+//! The kernels' constructors check an op's own parameters (they *are* that verification); this module checks that tensors and ops
+//! fit each other, and that no op can read a byte that is not the value it means to read.
+
+use vitlet_preprocess::{Interpolation, Preprocess, Resize};
+
+use crate::MAX_THREADS;
+use crate::error::{PlanError, Problem};
+use crate::file::{File, header_error};
+use crate::format::{ALIGN, align_up, header};
+use crate::op::{Contents, Op, Operand, Size};
+use crate::tensor::{DType, Tensor, TensorId, overlap};
+
+/// What verification finds out and the plan keeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    pub(crate) input: TensorId,
+    pub(crate) output: TensorId,
+    pub(crate) preprocess: Preprocess,
+    pub(crate) mean: [f32; 3],
+    pub(crate) std: [f32; 3],
+    /// Bytes of all tensors.
+    pub(crate) tensors_len: usize,
+    /// Bytes of one thread's scratch.
+    pub(crate) scratch_len: usize,
+    pub(crate) macs: u64,
+    pub(crate) float_ops: usize,
+    pub(crate) copies: usize,
+}
+
+/// Checks every record, and the records against each other.
+pub(crate) fn verify(file: &File<'_>) -> Result<Facts, PlanError> {
+    check_reserved(file)?;
+    let tensors_len = tensors_len(file)?;
+    for index in 0..file.tensor_count() {
+        file.tensor(index)?
+            .verify(tensors_len)
+            .map_err(|problem| file.tensor_error(index, problem))?;
+    }
+    let input = header_tensor(file, header::INPUT, "input")?;
+    let output = header_tensor(file, header::OUTPUT, "output")?;
+    let (mean, std) = check_normalisation(file)?;
+    let mut facts = Facts {
+        input,
+        output,
+        preprocess: check_input(file, input)?,
+        mean,
+        std,
+        tensors_len,
+        scratch_len: 0,
+        macs: 0,
+        float_ops: 0,
+        copies: 0,
+    };
+    check_logits(file, output)?;
+    for index in 0..file.op_count() {
+        let op = file.op(index, Contents::Verify)?;
+        check_op(file, &op, index, &mut facts).map_err(|problem| file.op_error(index, problem))?;
+    }
+    check_value(file, input, output, file.op_count())
+        .map_err(|problem| header_error(header::OUTPUT, problem))?;
+    check_arena_fits(&facts)?;
+    Ok(facts)
+}
+
+fn check_reserved(file: &File<'_>) -> Result<(), PlanError> {
+    let first = file.header_word(header::RESERVED_0) == 0;
+    let rest =
+        file.header_bytes::<{ crate::format::HEADER_LEN - header::RESERVED_1 }>(header::RESERVED_1);
+    if first && rest.iter().all(|&b| b == 0) {
+        return Ok(());
+    }
+    Err(header_error(
+        header::RESERVED_0,
+        Problem::NotZero {
+            field: "reserved bytes",
+        },
+    ))
+}
+
+fn tensors_len(file: &File<'_>) -> Result<usize, PlanError> {
+    let stated = file.header_word(header::ARENA);
+    let len = usize::try_from(stated)
+        .map_err(|_| header_error(header::ARENA, Problem::TooLarge { field: "arena" }))?;
+    if len.is_multiple_of(ALIGN) {
+        return Ok(len);
+    }
+    Err(header_error(
+        header::ARENA,
+        Problem::Unaligned {
+            field: "arena",
+            value: stated,
+        },
+    ))
+}
+
+fn header_tensor(file: &File<'_>, at: usize, field: &'static str) -> Result<TensorId, PlanError> {
+    file.tensor_id(file.header_word(at), field)
+        .map_err(|problem| header_error(at, problem))
+}
+
+/// The input is an RGB image of a size that preprocessing can make.
+fn check_input(file: &File<'_>, input: TensorId) -> Result<Preprocess, PlanError> {
+    let tensor = file.tensor(input.index())?;
+    let [n, height, width, channels] = tensor.shape;
+    let shape = |field, value: u32, expected: u32| match value == expected {
+        true => Ok(()),
+        false => Err(Problem::Mismatch {
+            field,
+            value: value.into(),
+            expected: expected.into(),
+        }),
+    };
+    dtype("input", &tensor, DType::S8)
+        .and_then(|()| shape("input batch", n, 1))
+        .and_then(|()| shape("input channels", channels, 3))
+        .map_err(|problem| header_error(header::INPUT, problem))?;
+    let unknown =
+        |at, field| move |value| Err(header_error(at, Problem::UnknownCode { field, value }));
+    let short_side = file.header_word(header::SHORT_SIDE);
+    let resize = match file.header_word(header::RESIZE) {
+        0 if short_side == 0 => Resize::Squash,
+        0 => {
+            return Err(header_error(
+                header::SHORT_SIDE,
+                Problem::NotZero {
+                    field: "short side when squashing",
+                },
+            ));
+        }
+        1 => Resize::ShortSide(short_side),
+        value => return unknown(header::RESIZE, "resize")(value),
+    };
+    let interpolation = match file.header_word(header::INTERPOLATION) {
+        0 => Interpolation::Bilinear,
+        1 => Interpolation::Bicubic,
+        value => return unknown(header::INTERPOLATION, "interpolation")(value),
+    };
+    Preprocess::new(width, height, resize, interpolation)
+        .map_err(|e| header_error(header::RESIZE, e.into()))
+}
+
+fn check_normalisation(file: &File<'_>) -> Result<([f32; 3], [f32; 3]), PlanError> {
+    let mean = file.header_floats(header::MEAN);
+    if !mean.iter().all(|m| m.is_finite()) {
+        return Err(header_error(
+            header::MEAN,
+            Problem::BadFloat { field: "mean" },
+        ));
+    }
+    let std = file.header_floats(header::STD);
+    if !std.iter().all(|s| s.is_normal() && *s > 0.0) {
+        return Err(header_error(
+            header::STD,
+            Problem::BadFloat { field: "std" },
+        ));
+    }
+    file.header_string(header::MODEL_NAME, "model name")?;
+    file.header_string(header::COMPILER, "compiler")?;
+    Ok((mean, std))
+}
+
+/// The output is a row of S32 logits with a scale, and there is a label for each or none at all.
+fn check_logits(file: &File<'_>, output: TensorId) -> Result<(), PlanError> {
+    let tensor = file.tensor(output.index())?;
+    let check = || {
+        dtype("output", &tensor, DType::S32)?;
+        if tensor.scale <= 0.0 {
+            return Err(Problem::BadFloat {
+                field: "scale of the output",
+            });
+        }
+        let logits = tensor
+            .elements()
+            .ok_or(Problem::TooLarge { field: "output" })?;
+        let labels = file.label_count();
+        if labels != 0 && labels != logits {
+            return Err(Problem::Mismatch {
+                field: "number of labels",
+                value: labels as u64,
+                expected: logits as u64,
+            });
+        }
+        Ok(())
+    };
+    check().map_err(|problem| header_error(header::OUTPUT, problem))?;
+    (0..file.label_count()).try_for_each(|class| file.label(class).map(|_| ()))
+}
+
+/// One op: its arrays, its operands' types and sizes, where its output lies, and the values it reads.
+fn check_op(file: &File<'_>, op: &Op<'_>, index: usize, facts: &mut Facts) -> Result<(), Problem> {
+    let output = tensor(file, op.output)?;
+    check_operand(&op.kind.output(), &output)?;
+    let out_range = output
+        .arena_range()
+        .ok_or(Problem::TooLarge { field: "output" })?;
+    let mut floats = output.dtype.is_float();
+    for (id, operand) in op.reads() {
+        let read = tensor(file, id)?;
+        check_operand(&operand, &read)?;
+        floats |= read.dtype.is_float();
+        let writer = check_value(file, facts.input, id, index)?;
+        if operand.symmetric && may_hold_minimum(file, writer) {
+            return Err(Problem::NotSymmetric {
+                field: operand.field,
+                tensor: id.0,
+            });
+        }
+        let range = read
+            .arena_range()
+            .ok_or(Problem::TooLarge { field: "input" })?;
+        let in_place = operand.residual && range == out_range;
+        if !in_place && overlap(&range, &out_range) {
+            return Err(Problem::Overlap { tensor: id.0 });
+        }
+        facts.copies += usize::from(operand.residual && !in_place);
+    }
+    facts.float_ops += usize::from(floats);
+    facts.macs = facts.macs.saturating_add(op.kind.macs());
+    let scratch = align_up(op.kind.scratch_len()).ok_or(Problem::TooLarge { field: "scratch" })?;
+    facts.scratch_len = facts.scratch_len.max(scratch);
+    Ok(())
+}
+
+fn tensor<'a>(file: &File<'a>, id: TensorId) -> Result<Tensor<'a>, Problem> {
+    file.tensor(id.index()).map_err(|_| Problem::NoSuchTensor {
+        field: "operand",
+        id: id.0,
+    })
+}
+
+fn dtype(field: &'static str, tensor: &Tensor<'_>, expected: DType) -> Result<(), Problem> {
+    if tensor.dtype == expected {
+        return Ok(());
+    }
+    Err(Problem::WrongDType {
+        field,
+        found: tensor.dtype,
+        expected,
+    })
+}
+
+fn check_operand(operand: &Operand, tensor: &Tensor<'_>) -> Result<(), Problem> {
+    let field = operand.field;
+    dtype(field, tensor, operand.dtype)?;
+    let tensor_elements = tensor.elements().ok_or(Problem::TooLarge { field })?;
+    match operand.size {
+        Size::Exactly {
+            elements: expected,
+            channels,
+        } => {
+            let (elements, last) = (tensor_elements, tensor.shape[3] as usize);
+            if last != channels {
+                return Err(Problem::WrongSize {
+                    field,
+                    what: "channels",
+                    found: last,
+                    expected: channels,
+                });
+            }
+            if elements != expected {
+                return Err(Problem::WrongSize {
+                    field,
+                    what: "elements",
+                    found: elements,
+                    expected,
+                });
+            }
+        }
+        Size::AtLeast(needed) if needed > tensor_elements => {
+            return Err(Problem::WrongSize {
+                field,
+                what: "elements for its view",
+                found: tensor_elements,
+                expected: needed,
+            });
+        }
+        Size::AtLeast(_) => {}
+    }
+    Ok(())
+}
+
+/// Whether the tensor that op `writer` wrote (or the image, if none) can hold −128.
+fn may_hold_minimum(file: &File<'_>, writer: Option<usize>) -> bool {
+    writer
+        .and_then(|index| file.verified_op(index).ok())
+        .is_none_or(|op| op.kind.may_write_minimum())
+}
+
+/// Checks that before op `reader`, tensor `id` holds what was last written to it: walking back from the reader, the op that wrote
+/// it must come before any op that wrote to memory it shares. Returns the writer, or `None` for the image.
+fn check_value(
+    file: &File<'_>,
+    input: TensorId,
+    id: TensorId,
+    reader: usize,
+) -> Result<Option<usize>, Problem> {
+    let range = tensor(file, id)?
+        .arena_range()
+        .ok_or(Problem::TooLarge { field: "input" })?;
+    for by in (0..reader).rev() {
+        let written = file.op_output(by)?;
+        if written == id {
+            return Ok(Some(by));
+        }
+        let other = tensor(file, written)?
+            .arena_range()
+            .ok_or(Problem::TooLarge { field: "output" })?;
+        if overlap(&range, &other) {
+            return Err(Problem::Clobbered { tensor: id.0, by });
+        }
+    }
+    if id == input {
+        Ok(None)
+    } else {
+        Err(Problem::NotWritten { tensor: id.0 })
+    }
+}
+
+/// [`Plan::arena_len`](crate::Plan::arena_len) fits an allocation for any number of threads.
+fn check_arena_fits(facts: &Facts) -> Result<(), PlanError> {
+    let total = facts
+        .scratch_len
+        .checked_mul(MAX_THREADS)
+        .and_then(|n| n.checked_add(facts.tensors_len));
+    match total.is_some_and(|n| isize::try_from(n).is_ok()) {
+        true => Ok(()),
+        false => Err(header_error(
+            header::ARENA,
+            Problem::TooLarge {
+                field: "arena with scratch for all threads",
+            },
+        )),
+    }
+}
