@@ -179,7 +179,7 @@ fn resample(layout: &Layout, frame: &Frame<'_>, scratch: &mut [u8], out: &mut [u
             .vertical
             .write_weights(index, window.clone(), weights);
         let rows = window.map(|y| y % layout.ring_rows * layout.row_blocks);
-        blend_rows(ring.as_chunks().0, rows, weights, out_row);
+        blend_rows(ring.as_chunks().0, &rows, weights, out_row);
     }
 }
 
@@ -226,7 +226,7 @@ fn weigh_pixels(pixels: &[Pixel], weights: &[Word]) -> [u8; 3] {
 /// The vertical pass for one row; `rows` are the blocks at which the rows to be weighed start.
 fn blend_rows(
     ring: &[[u8; BLOCK]],
-    rows: impl Iterator<Item = usize> + Clone,
+    rows: &(impl Iterator<Item = usize> + Clone),
     weights: &[Word],
     out: &mut [u8],
 ) {

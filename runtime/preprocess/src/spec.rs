@@ -45,14 +45,14 @@ impl Preprocess {
         if width == 0 || height == 0 || width > MAX_SIDE || height > MAX_SIDE {
             return Err(PreprocessError::InputSize { width, height });
         }
-        if let Resize::ShortSide(short_side) = resize {
-            if short_side < width || short_side < height || short_side > MAX_SIDE {
-                return Err(PreprocessError::ShortSide {
-                    short_side,
-                    width,
-                    height,
-                });
-            }
+        if let Resize::ShortSide(short_side) = resize
+            && (short_side < width || short_side < height || short_side > MAX_SIDE)
+        {
+            return Err(PreprocessError::ShortSide {
+                short_side,
+                width,
+                height,
+            });
         }
         Ok(Self {
             width,

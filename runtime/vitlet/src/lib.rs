@@ -1,1 +1,4 @@
 //! vitlet.
+mod photo;
+
+pub use photo::{Photo, PhotoError};
