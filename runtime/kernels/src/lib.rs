@@ -4,6 +4,10 @@
 //! constructor checks every bound of `docs/numerics.md`, array contents included. Whoever holds one holds the proof that `run` cannot
 //! overflow, convert out of range or read outside its arrays; `run` itself only compares slice lengths.
 //!
+//! Structs with arrays that grow with the model have a second constructor, `new_verified`, for a caller who has passed the same bytes to
+//! `new` before (the plan, which verifies at load and rebuilds its params for every run). It makes every check but those of elements, so
+//! arrays that were never verified can give wrong sums (or an overflow panic in a debug build), but no access out of bounds.
+//!
 //! | module | job |
 //! |---|---|
 //! | `cpu` | which kernels this CPU has: [`Kernel`] and the tokens that prove it |

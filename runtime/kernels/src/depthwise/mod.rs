@@ -28,6 +28,22 @@ impl<'a> Depthwise<'a> {
         pad: &'a [i8],
         requantise: Requantise<'a>,
     ) -> Result<Self, ParamError> {
+        let depthwise = Self::new_verified(shape, weights, pad, requantise)?;
+        values("weights", "at least -127", weights, |w| w != i8::MIN)?;
+        requantise.check_reach((shape.taps() as u64).saturating_mul(127 * 128))?;
+        Ok(depthwise)
+    }
+
+    /// As `new`, for arrays it has accepted before: reads no element (see the crate's documentation).
+    ///
+    /// # Errors
+    /// Those of `new` that are not about elements.
+    pub fn new_verified(
+        shape: ConvShape,
+        weights: &'a [i8],
+        pad: &'a [i8],
+        requantise: Requantise<'a>,
+    ) -> Result<Self, ParamError> {
         shape.check()?;
         rule(
             "a depthwise convolution keeps its channels",
@@ -43,10 +59,8 @@ impl<'a> Depthwise<'a> {
             weights.len(),
             shape.taps().saturating_mul(channels),
         )?;
-        values("weights", "at least -127", weights, |w| w != i8::MIN)?;
         length("pad", pad.len(), channels)?;
         length("bias", requantise.bias.len(), channels)?;
-        requantise.check_reach((shape.taps() as u64).saturating_mul(127 * 128))?;
         Ok(Self {
             shape,
             weights,

@@ -87,16 +87,21 @@ impl<'a> Gemm<'a> {
         weights: &'a [i8],
         requantise: Requantise<'a>,
     ) -> Result<Self, ParamError> {
-        Self::with_reach(k, n, weights, requantise, 128)
+        let gemm = Self::new_verified(k, n, weights, requantise)?;
+        values("weights", "at least -127", weights, |w| w != i8::MIN)?;
+        gemm.check_reach(128)?;
+        Ok(gemm)
     }
 
-    /// As `new`, for inputs of magnitude up to `reach`.
-    pub(crate) fn with_reach(
+    /// As `new`, for arrays it has accepted before: reads no element (see the crate's documentation).
+    ///
+    /// # Errors
+    /// Those of `new` that are not about elements.
+    pub fn new_verified(
         k: usize,
         n: usize,
         weights: &'a [i8],
         requantise: Requantise<'a>,
-        reach: u64,
     ) -> Result<Self, ParamError> {
         size("k", k, DIM_MAX)?;
         size("n", n, DIM_MAX)?;
@@ -105,15 +110,19 @@ impl<'a> Gemm<'a> {
             weights.len(),
             packed_len(n, k).unwrap_or(usize::MAX),
         )?;
-        values("weights", "at least -127", weights, |w| w != i8::MIN)?;
         length("bias", requantise.bias.len(), padded_n(n))?;
-        requantise.check_reach((k as u64).saturating_mul(127).saturating_mul(reach))?;
         Ok(Self {
             k,
             n,
             weights,
             requantise,
         })
+    }
+
+    /// Accumulators stay in bounds for inputs of magnitude up to `input`.
+    pub(crate) fn check_reach(&self, input: u64) -> Result<(), ParamError> {
+        let products = (self.k as u64).saturating_mul(127).saturating_mul(input);
+        self.requantise.check_reach(products)
     }
 
     /// Inputs per row.

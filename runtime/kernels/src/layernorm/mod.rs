@@ -44,18 +44,33 @@ impl<'a> LayerNorm<'a> {
         beta: &'a [f32],
         output: NormOutput,
     ) -> Result<Self, ParamError> {
-        size("rows", rows, DIM_MAX)?;
-        size("channels", channels, CHANNELS_MAX)?;
-        size("input", rows.saturating_mul(channels), TENSOR_MAX)?;
-        values("eps", "1 to 2^62", &[eps], |e| (1..=1 << 62).contains(&e))?;
-        length("gamma", gamma.len(), channels)?;
-        length("beta", beta.len(), channels)?;
         values("gamma", "at most 2^14 in magnitude", gamma, |g| {
             g.abs() <= 16384.0 && !g.is_subnormal()
         })?;
         values("beta", "at most 2^20 in magnitude", beta, |b| {
             b.abs() <= 1_048_576.0 && !b.is_subnormal()
         })?;
+        Self::new_verified(rows, channels, eps, gamma, beta, output)
+    }
+
+    /// As `new`, for arrays it has accepted before: reads no element (see the crate's documentation).
+    ///
+    /// # Errors
+    /// Those of `new` that are not about elements.
+    pub fn new_verified(
+        rows: usize,
+        channels: usize,
+        eps: u64,
+        gamma: &'a [f32],
+        beta: &'a [f32],
+        output: NormOutput,
+    ) -> Result<Self, ParamError> {
+        size("rows", rows, DIM_MAX)?;
+        size("channels", channels, CHANNELS_MAX)?;
+        size("input", rows.saturating_mul(channels), TENSOR_MAX)?;
+        values("eps", "1 to 2^62", &[eps], |e| (1..=1 << 62).contains(&e))?;
+        length("gamma", gamma.len(), channels)?;
+        length("beta", beta.len(), channels)?;
         Ok(Self {
             rows,
             channels,

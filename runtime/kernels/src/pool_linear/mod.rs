@@ -20,19 +20,22 @@ impl<'a> PoolLinear<'a> {
     /// # Errors
     /// A bound does not hold for the sum of `rows` rows, or the output is not [`Output::S32`].
     pub fn new(rows: usize, gemm: Gemm<'a>) -> Result<Self, ParamError> {
+        let pool = Self::new_verified(rows, gemm)?;
+        gemm.check_reach(128 * rows as u64)?;
+        Ok(pool)
+    }
+
+    /// As `new`, for arrays it has accepted before: reads no element (see the crate's documentation).
+    ///
+    /// # Errors
+    /// Those of `new` that are not about elements.
+    pub fn new_verified(rows: usize, gemm: Gemm<'a>) -> Result<Self, ParamError> {
         size("rows", rows, DIM_MAX)?;
         size("input", rows.saturating_mul(gemm.k), TENSOR_MAX)?;
         rule(
             "a pooled linear layer's output is s32",
             matches!(gemm.requantise.output, Output::S32),
         )?;
-        let Gemm {
-            k,
-            n,
-            weights,
-            requantise,
-        } = gemm;
-        let gemm = Gemm::with_reach(k, n, weights, requantise, 128 * rows as u64)?;
         Ok(Self { rows, gemm })
     }
 

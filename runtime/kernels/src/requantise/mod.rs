@@ -65,10 +65,22 @@ impl<'a> Requantise<'a> {
     /// # Errors
     /// Lengths differ, a scale is not finite, normal and ≥ 2⁻¹⁰⁰, or `min` is neither −128 nor −127.
     pub fn new(bias: &'a [i32], scale: &'a [f32], output: Output<'a>) -> Result<Self, ParamError> {
-        length("scale", scale.len(), bias.len())?;
         values("scale", "finite and at least 2^-100", scale, |s| {
             s.is_finite() && s >= SCALE_MIN
         })?;
+        Self::new_verified(bias, scale, output)
+    }
+
+    /// As `new`, for arrays it has accepted before: reads no element (see the crate's documentation).
+    ///
+    /// # Errors
+    /// Those of `new` that are not about elements.
+    pub fn new_verified(
+        bias: &'a [i32],
+        scale: &'a [f32],
+        output: Output<'a>,
+    ) -> Result<Self, ParamError> {
+        length("scale", scale.len(), bias.len())?;
         if let Output::S8 { min, .. } = output {
             rule("an s8 output's minimum is -128 or -127", min <= -127)?;
         }
