@@ -459,7 +459,7 @@ impl<'a> Words<'a, '_> {
         let output = self.output()?;
         Ok(match self.contents {
             Contents::Verify => Requantise::new(bias, scale, output)?,
-            Contents::Verified => Requantise::new(bias, scale, output)?,
+            Contents::Verified => Requantise::new_verified(bias, scale, output)?,
         })
     }
 
@@ -506,7 +506,7 @@ impl<'a> Words<'a, '_> {
         let requantise = self.requantise()?;
         Ok(match self.contents {
             Contents::Verify => Gemm::new(k, n, weights, requantise)?,
-            Contents::Verified => Gemm::new(k, n, weights, requantise)?,
+            Contents::Verified => Gemm::new_verified(k, n, weights, requantise)?,
         })
     }
 
@@ -528,7 +528,7 @@ impl<'a> Words<'a, '_> {
         let gemm = self.gemm(k, n)?;
         Ok(match self.contents {
             Contents::Verify => PoolLinear::new(rows, gemm)?,
-            Contents::Verified => PoolLinear::new(rows, gemm)?,
+            Contents::Verified => PoolLinear::new_verified(rows, gemm)?,
         })
     }
 
@@ -538,7 +538,7 @@ impl<'a> Words<'a, '_> {
         let requantise = self.requantise()?;
         Ok(match self.contents {
             Contents::Verify => Depthwise::new(shape, weights, pad, requantise)?,
-            Contents::Verified => Depthwise::new(shape, weights, pad, requantise)?,
+            Contents::Verified => Depthwise::new_verified(shape, weights, pad, requantise)?,
         })
     }
 
@@ -558,7 +558,9 @@ impl<'a> Words<'a, '_> {
         };
         Ok(match self.contents {
             Contents::Verify => LayerNorm::new(rows, channels, eps, gamma, beta, output)?,
-            Contents::Verified => LayerNorm::new(rows, channels, eps, gamma, beta, output)?,
+            Contents::Verified => {
+                LayerNorm::new_verified(rows, channels, eps, gamma, beta, output)?
+            }
         })
     }
 
