@@ -3,13 +3,17 @@
 
 use crate::filter::{Axis, HALF, Word, from_word, to_byte, to_word};
 use crate::{Frame, MAX_SIDE, Preprocess, PreprocessError, Resize};
+use core::ops::Range;
 
 /// Bytes the vertical pass works on at a time; rows of the ring are padded to it.
 const BLOCK: usize = 32;
 
-/// One pixel of a row on its way into the horizontal pass: red, green, blue, and a byte without meaning that makes it a
-/// 32-bit load.
-type Pixel = [u8; 4];
+/// Frame rows the horizontal pass works on at a time, so that one weight serves four pixels.
+const ROWS: usize = 4;
+
+/// The pixels of [`ROWS`] frame rows in one column on their way into the horizontal pass: red, green, blue and a byte
+/// without meaning each. Sixteen bytes are one vector register.
+type Column = [u8; 4 * ROWS];
 
 impl Preprocess {
     /// Bytes of scratch [`Preprocess::run`] needs for frames of this size, or `None` if the size is not allowed
@@ -22,8 +26,8 @@ impl Preprocess {
     /// |---|---|
     /// | 4 · input width · (2 + horizontal taps) | window and weights of every output column |
     /// | 4 · vertical taps | weights of the current output row |
-    /// | 4 · frame width | the current frame row as RGB |
-    /// | (3 · input width, rounded up to 32) · vertical taps | horizontally resized rows the current output row needs |
+    /// | 16 · frame width | four frame rows as RGB |
+    /// | (3 · input width + 1, rounded up to 32) · (vertical taps + 3) | horizontally resized rows the current output row needs |
     ///
     /// A 640×480 frame for a 224×224 bilinear input takes 13 kB, a 4000×3000 photo 65 kB.
     pub fn scratch_len(&self, frame_width: u32, frame_height: u32) -> Option<usize> {
@@ -95,10 +99,10 @@ struct Layout {
     horizontal: Axis,
     vertical: Axis,
     /// 32-bit words per output column: first pixel, number of pixels, weights.
-    column_words: usize,
-    /// Rows in the ring, also the weights an output row can have.
+    filter_words: usize,
+    /// Rows in the ring: the longest vertical window, and those resized ahead with its last row.
     ring_rows: usize,
-    /// [`BLOCK`]s in a row of the ring.
+    /// [`BLOCK`]s in a row of the ring, with room for a byte after the last pixel.
     row_blocks: usize,
 }
 
@@ -113,24 +117,24 @@ impl Layout {
         Some(Self {
             horizontal,
             vertical,
-            column_words: 2 + horizontal.max_taps(),
-            ring_rows: vertical.max_taps(),
-            row_blocks: (horizontal.output as usize * 3).div_ceil(BLOCK),
+            filter_words: 2 + horizontal.max_taps(),
+            ring_rows: vertical.max_taps() + ROWS - 1,
+            row_blocks: (horizontal.output as usize * 3 + 1).div_ceil(BLOCK),
         })
     }
 
-    fn columns_len(&self) -> Option<usize> {
+    fn filters_len(&self) -> Option<usize> {
         (self.horizontal.output as usize)
-            .checked_mul(self.column_words)?
+            .checked_mul(self.filter_words)?
             .checked_mul(size_of::<Word>())
     }
 
     fn weights_len(&self) -> usize {
-        self.ring_rows * size_of::<Word>()
+        self.vertical.max_taps() * size_of::<Word>()
     }
 
-    fn line_len(&self) -> usize {
-        self.horizontal.input as usize * size_of::<Pixel>()
+    fn lines_len(&self) -> usize {
+        self.horizontal.input as usize * size_of::<Column>()
     }
 
     fn ring_len(&self) -> Option<usize> {
@@ -138,9 +142,9 @@ impl Layout {
     }
 
     fn len(&self) -> Option<usize> {
-        self.columns_len()?
+        self.filters_len()?
             .checked_add(self.weights_len())?
-            .checked_add(self.line_len())?
+            .checked_add(self.lines_len())?
             .checked_add(self.ring_len()?)
     }
 }
@@ -148,48 +152,48 @@ impl Layout {
 /// Runs both passes. `scratch` has exactly the layout's length and `out` the image's.
 fn resample(layout: &Layout, frame: &Frame<'_>, scratch: &mut [u8], out: &mut [u8]) {
     // The lengths fit: `Layout::len` added them up.
-    let (columns, rest) = scratch.split_at_mut(layout.columns_len().unwrap_or(0));
+    let (filters, rest) = scratch.split_at_mut(layout.filters_len().unwrap_or(0));
     let (weights, rest) = rest.split_at_mut(layout.weights_len());
-    let (line, ring) = rest.split_at_mut(layout.line_len());
-    let columns = columns.as_chunks_mut().0;
+    let (lines, ring) = rest.split_at_mut(layout.lines_len());
+    let filters = filters.as_chunks_mut().0;
     let weights = weights.as_chunks_mut().0;
-    let line = line.as_chunks_mut().0;
-    let row_len = layout.row_blocks * BLOCK;
+    let lines: &mut [Column] = lines.as_chunks_mut().0;
 
-    prepare_columns(layout, columns);
+    prepare_filters(layout, filters);
+    let height = layout.vertical.input as usize;
     let mut next = layout.vertical.window(0).start;
-    for (index, out_row) in
-        (0..layout.vertical.output).zip(out.chunks_exact_mut(layout.horizontal.output as usize * 3))
-    {
+    let out_rows = out.chunks_exact_mut(layout.horizontal.output as usize * 3);
+    for (index, out_row) in (0..layout.vertical.output).zip(out_rows) {
         let window = layout.vertical.window(index);
-        // Windows only move down, and the ring has room for the longest, so no row still needed is overwritten.
+        // Windows only move down, and the ring has room for the longest and the rows resized ahead with its last one,
+        // so no row still needed is overwritten.
         next = next.max(window.start);
         while next < window.end {
-            let slot = next % layout.ring_rows * row_len;
-            frame.write_row(next, line);
-            resize_row(
-                line,
-                columns,
-                layout.column_words,
-                &mut ring[slot..slot + row_len],
-            );
-            next += 1;
+            let rows = next..height.min(next + ROWS);
+            for (lane, y) in rows.clone().enumerate() {
+                let pixels = lines.as_flattened_mut().as_chunks_mut().0;
+                frame.write_row(
+                    y,
+                    pixels[lane..].chunks_mut(ROWS).filter_map(<[_]>::first_mut),
+                );
+            }
+            resize_rows(lines, filters, layout, rows.clone(), ring);
+            next = rows.end;
         }
         layout
             .vertical
             .write_weights(index, window.clone(), weights);
-        let rows = window.map(|y| y % layout.ring_rows * layout.row_blocks);
-        blend_rows(ring.as_chunks().0, &rows, weights, out_row);
+        blend_rows(ring.as_chunks().0, layout, window, weights, out_row);
     }
 }
 
 /// Fills in the record of every output column: first pixel, number of pixels, weights.
-fn prepare_columns(layout: &Layout, columns: &mut [Word]) {
-    for (index, column) in
-        (0..layout.horizontal.output).zip(columns.chunks_exact_mut(layout.column_words))
+fn prepare_filters(layout: &Layout, filters: &mut [Word]) {
+    for (index, filter) in
+        (0..layout.horizontal.output).zip(filters.chunks_exact_mut(layout.filter_words))
     {
         let window = layout.horizontal.window(index);
-        if let [start, count, weights @ ..] = column {
+        if let [start, count, weights @ ..] = filter {
             *start = to_word(window.start as i32);
             *count = to_word(window.len() as i32);
             layout.horizontal.write_weights(index, window, weights);
@@ -197,49 +201,73 @@ fn prepare_columns(layout: &Layout, columns: &mut [Word]) {
     }
 }
 
-/// The horizontal pass for one row.
-fn resize_row(line: &[Pixel], columns: &[Word], column_words: usize, out: &mut [u8]) {
-    for (column, out) in columns
-        .chunks_exact(column_words)
-        .zip(out.as_chunks_mut().0)
-    {
-        let [start, count, weights @ ..] = column else {
+/// The horizontal pass for the frame's `rows`, at most [`ROWS`] of them, into their places in the ring.
+fn resize_rows(
+    lines: &[Column],
+    filters: &[Word],
+    layout: &Layout,
+    rows: Range<usize>,
+    ring: &mut [u8],
+) {
+    for (x, filter) in filters.chunks_exact(layout.filter_words).enumerate() {
+        let [start, count, weights @ ..] = filter else {
             return;
         };
-        let pixels = &line[from_word(*start) as usize..];
-        *out = weigh_pixels(pixels, &weights[..from_word(*count) as usize]);
-    }
-}
-
-/// The weighted sum of as many pixels as there are weights.
-fn weigh_pixels(pixels: &[Pixel], weights: &[Word]) -> [u8; 3] {
-    let mut sums = [HALF; 4];
-    for (pixel, weight) in pixels.iter().zip(weights) {
-        let weight = from_word(*weight);
-        for (sum, &channel) in sums.iter_mut().zip(pixel) {
-            *sum += i32::from(channel) * weight;
+        let weights = &weights[..from_word(*count) as usize];
+        let bytes = weigh(&lines[from_word(*start) as usize..], weights);
+        for (y, pixel) in rows.clone().zip(bytes.as_chunks::<4>().0) {
+            // Four bytes are one store; the next pixel overwrites the fourth, and the last one's lies in the padding.
+            let at = (y % layout.ring_rows) * layout.row_blocks * BLOCK + 3 * x;
+            ring[at..at + 4].copy_from_slice(pixel);
         }
     }
-    [to_byte(sums[0]), to_byte(sums[1]), to_byte(sums[2])]
 }
 
-/// The vertical pass for one row; `rows` are the blocks at which the rows to be weighed start.
+/// The weighted sum of as many columns as there are weights.
+fn weigh(columns: &[Column], weights: &[Word]) -> Column {
+    let mut sums = [HALF; 4 * ROWS];
+    for (column, weight) in columns.iter().zip(weights) {
+        add_weighted(&mut sums, column, *weight);
+    }
+    sums.map(to_byte)
+}
+
+/// The vertical pass for one row, from the rows of `window`.
 fn blend_rows(
     ring: &[[u8; BLOCK]],
-    rows: &(impl Iterator<Item = usize> + Clone),
+    layout: &Layout,
+    window: Range<usize>,
     weights: &[Word],
     out: &mut [u8],
 ) {
-    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+    let first = window.start % layout.ring_rows;
+    let blend = |block: usize| {
         let mut sums = [HALF; BLOCK];
-        for (row, weight) in rows.clone().zip(weights) {
-            let weight = from_word(*weight);
-            for (sum, &byte) in sums.iter_mut().zip(&ring[row + block]) {
-                *sum += i32::from(byte) * weight;
-            }
+        let mut row = first;
+        for weight in &weights[..window.len()] {
+            add_weighted(&mut sums, &ring[row * layout.row_blocks + block], *weight);
+            row = if row + 1 == layout.ring_rows {
+                0
+            } else {
+                row + 1
+            };
         }
-        for (out, sum) in out.iter_mut().zip(sums) {
-            *out = to_byte(sum);
-        }
+        sums.map(to_byte)
+    };
+    let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
+    for (block, out) in blocks.iter_mut().enumerate() {
+        *out = blend(block);
+    }
+    if !rest.is_empty() {
+        rest.copy_from_slice(&blend(blocks.len())[..rest.len()]);
+    }
+}
+
+/// Adds `weight` times every byte to its sum.
+#[inline(always)]
+fn add_weighted<const N: usize>(sums: &mut [i32; N], bytes: &[u8; N], weight: Word) {
+    let weight = from_word(weight);
+    for (sum, &byte) in sums.iter_mut().zip(bytes) {
+        *sum += i32::from(byte) * weight;
     }
 }
