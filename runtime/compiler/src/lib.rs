@@ -1,7 +1,48 @@
-//! compiler
-pub mod error;
+//! Compiles an ONNX vision transformer to a `.vitlet` plan.
+//!
+//! ```text
+//! model.onnx ─ frontend (tract: parse, type, declutter) ─▶ SourceGraph
+//!            ─ lower    (recognise whole layers, fold, fuse) ─▶ ir::Graph     checked in f32 by eval
+//!            ─ calibrate (tract runs photos; streaming statistics) ─▶ Ranges
+//!            ─ quantise (types, scales, integer weights) + memory ─▶ plan bytes
+//! ```
+//!
+//! [`Model`] is the front door:
+//!
+//! ```no_run
+//! use vitlet_compiler::{Model, Normalisation, Options};
+//! use vitlet_preprocess::{Interpolation, Preprocess, Resize};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let photos: Vec<Vec<u8>> = vec![];
+//! let model = Model::open("model.onnx".as_ref())?;
+//! let normalisation = Normalisation::IMAGENET;
+//! let mut calibrator = model.calibrator(&normalisation)?;
+//! for photo in &photos {
+//!     calibrator.add(photo)?;
+//! }
+//! let ranges = calibrator.finish()?;
+//! let preprocess = Preprocess::new(224, 224, Resize::Squash, Interpolation::Bilinear)?;
+//! let options = Options { normalisation, preprocess, labels: &[], model_name: "model" };
+//! std::fs::write("model.vitlet", &*model.compile(&ranges, &options)?)?;
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+mod calibrate;
+mod error;
 pub mod eval;
 pub mod frontend;
 pub mod ir;
 pub mod lower;
+mod memory;
+mod model;
+mod quantise;
+mod ranges;
 pub mod view;
+
+pub use calibrate::Calibrator;
+pub use error::{CompileError, UnsupportedNode};
+pub use eval::{LayerCheck, LoweringCheck};
+pub use model::{Classifier, Layer, Model, Normalisation, Options};
+pub use ranges::Ranges;

@@ -7,7 +7,7 @@
 mod reference;
 mod translate;
 
-pub use reference::Reference;
+pub use reference::{Probe, Reference};
 pub use translate::load;
 
 use std::sync::Arc;
