@@ -323,6 +323,14 @@ impl<'a> Op<'a> {
         }
     }
 
+    /// The inputs that are not the residual, in their places.
+    pub fn operands(&self) -> [Option<TensorId>; 3] {
+        match self.kind {
+            OpKind::Attention(_) => self.inputs,
+            _ => [self.inputs[0], None, None],
+        }
+    }
+
     /// Reads a record whose name has been read.
     pub(crate) fn decode(
         file: &File<'a>,

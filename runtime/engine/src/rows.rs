@@ -1,0 +1,133 @@
+//! One op's output rows, split over threads.
+//!
+//! Every job gets some of the rows, their part of the output and a scratch of its own; inputs are shared. Rows do not depend on each
+//! other, so the split does not show in the result.
+
+use core::ops::Range;
+
+use bytemuck::{cast_slice, cast_slice_mut, try_cast_slice, try_cast_slice_mut};
+use vitlet_kernels::{Kernel, Out};
+use vitlet_plan::{DType, Op, OpKind};
+
+use crate::{EngineError, MAX_THREADS, Threads};
+
+/// Token rows that kernels compute together: a thread gets a multiple of it, so that no tile is torn.
+const TOKEN_ROWS: usize = 8;
+
+/// One op, and what all its jobs share.
+pub(crate) struct Work<'w> {
+    pub(crate) index: usize,
+    pub(crate) op: &'w Op<'w>,
+    pub(crate) kernel: Kernel,
+    /// The bytes of the op's inputs; empty where there is none, and for the residual, which lies in the output.
+    pub(crate) inputs: [&'w [u8]; 3],
+}
+
+/// Some rows of an op.
+struct Job<'j> {
+    rows: Range<usize>,
+    output: &'j mut [u8],
+    scratch: &'j mut [u8],
+    result: Result<(), EngineError>,
+}
+
+impl Work<'_> {
+    /// Computes all of `output`. `scratch` holds `scratch_len` bytes for each thread.
+    pub(crate) fn run<T: Threads>(
+        &self,
+        threads: &T,
+        output: &mut [u8],
+        scratch: &mut [u8],
+        scratch_len: usize,
+    ) -> Result<(), EngineError> {
+        let mut jobs = [const { None }; MAX_THREADS];
+        let parts = threads.count().clamp(1, MAX_THREADS);
+        let count = self.split(&mut jobs[..parts], output, scratch, scratch_len)?;
+        threads.for_each(&mut jobs[..count], |job| {
+            if let Some(job) = job {
+                job.result = self.run_rows(job);
+            }
+        });
+        jobs.into_iter().flatten().try_for_each(|job| job.result)
+    }
+
+    /// Fills `jobs` from the front with even shares of the rows; returns how many there are.
+    fn split<'j>(
+        &self,
+        jobs: &mut [Option<Job<'j>>],
+        mut output: &'j mut [u8],
+        mut scratch: &'j mut [u8],
+        scratch_len: usize,
+    ) -> Result<usize, EngineError> {
+        const MEMORY: fn(usize) -> EngineError = |index| EngineError::Memory { index };
+        let rows = self.op.kind.rows();
+        let row_len = output.len().checked_div(rows).ok_or(MEMORY(self.index))?;
+        let share = rows
+            .div_ceil(jobs.len())
+            .next_multiple_of(self.rows_together());
+        let mut count = 0;
+        for (part, start) in jobs.iter_mut().zip((0..rows).step_by(share)) {
+            let rows = start..rows.min(start + share);
+            let (mine, rest) = output
+                .split_at_mut_checked(rows.len() * row_len)
+                .ok_or(MEMORY(self.index))?;
+            let (own, others) = scratch
+                .split_at_mut_checked(scratch_len)
+                .ok_or(MEMORY(self.index))?;
+            (output, scratch) = (rest, others);
+            *part = Some(Job {
+                rows,
+                output: mine,
+                scratch: own,
+                result: Ok(()),
+            });
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn rows_together(&self) -> usize {
+        match self.op.kind {
+            OpKind::Linear(_) | OpKind::Attention(_) => TOKEN_ROWS,
+            OpKind::Conv(_)
+            | OpKind::Depthwise(_)
+            | OpKind::LayerNorm(_)
+            | OpKind::PoolLinear(_) => 1,
+        }
+    }
+
+    /// Does one job.
+    fn run_rows(&self, job: &mut Job<'_>) -> Result<(), EngineError> {
+        let (kernel, rows) = (self.kernel, job.rows.clone());
+        let scratch = cast_slice_mut(job.scratch);
+        let out = self.out(job.output)?;
+        let [x, y, z] = self.inputs.map(cast_slice);
+        let result = match &self.op.kind {
+            OpKind::Conv(op) => op.run(kernel, rows, x, out, scratch),
+            OpKind::Linear(op) => op.run(kernel, rows, x, out, scratch),
+            OpKind::Depthwise(op) => op.run(kernel, rows, x, out, scratch),
+            OpKind::PoolLinear(op) => op.run(kernel, rows, x, out, scratch),
+            OpKind::Attention(op) => op.run(kernel, rows, x, y, z, out, scratch),
+            OpKind::LayerNorm(op) => {
+                let x = try_cast_slice(self.inputs[0])
+                    .map_err(|_| EngineError::Memory { index: self.index })?;
+                op.run(kernel, rows, x, out, scratch)
+            }
+        };
+        result.map_err(|source| EngineError::Op {
+            index: self.index,
+            source,
+        })
+    }
+
+    /// Output bytes as the type that the op writes. Casts cannot fail: tensors start at multiples of 64, rows are whole elements.
+    fn out<'o>(&self, bytes: &'o mut [u8]) -> Result<Out<'o>, EngineError> {
+        let memory = |_| EngineError::Memory { index: self.index };
+        Ok(match (self.op.kind.output_dtype(), self.op.residual()) {
+            (DType::S8, _) => Out::S8(cast_slice_mut(bytes)),
+            (DType::S16, Some(_)) => Out::S16Add(try_cast_slice_mut(bytes).map_err(memory)?),
+            (DType::S16, None) => Out::S16(try_cast_slice_mut(bytes).map_err(memory)?),
+            (DType::S32, _) => Out::S32(try_cast_slice_mut(bytes).map_err(memory)?),
+        })
+    }
+}

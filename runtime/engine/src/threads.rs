@@ -1,0 +1,26 @@
+//! Where the work is done: an abstraction over thread pools, so that this crate needs none.
+
+/// Something that can do several jobs at once.
+///
+/// An implementation decides only *where* a job runs; which rows are in it, and so every result, is the same for all.
+pub trait Threads {
+    /// How many jobs can run at once: at least 1. The engine uses at most [`MAX_THREADS`](crate::MAX_THREADS) of them.
+    fn count(&self) -> usize;
+
+    /// Calls `work` once for each job, in any order, and returns when all calls have returned.
+    fn for_each<J: Send>(&self, jobs: &mut [J], work: impl Fn(&mut J) + Sync);
+}
+
+/// The calling thread alone.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Serial;
+
+impl Threads for Serial {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn for_each<J: Send>(&self, jobs: &mut [J], work: impl Fn(&mut J) + Sync) {
+        jobs.iter_mut().for_each(work);
+    }
+}
