@@ -121,21 +121,21 @@ impl<'a> Frame<'a> {
 
 /// Conversion to RGB, a row at a time.
 impl Frame<'_> {
-    /// Writes the pixels of row `y` as RGB and one byte without meaning, in order, each to where `out` says.
-    pub(crate) fn write_row<'o>(&self, y: usize, out: impl Iterator<Item = &'o mut [u8; 4]>) {
+    /// Writes row `y` as RGB and one byte without meaning per pixel. `line` holds the frame's width of pixels.
+    pub(crate) fn write_row(&self, y: usize, line: &mut [[u8; 4]]) {
         let row = self.row(y);
         match self.format {
-            PixelFormat::Rgb8 => convert(row, out, |&[r, g, b]| [r, g, b, 0]),
-            PixelFormat::Bgr8 => convert(row, out, |&[b, g, r]| [r, g, b, 0]),
-            PixelFormat::Grey8 => convert(row, out, |&[grey]| [grey; 4]),
+            PixelFormat::Rgb8 => convert(row, line, |&[r, g, b]| [r, g, b, 0]),
+            PixelFormat::Bgr8 => convert(row, line, |&[b, g, r]| [r, g, b, 0]),
+            PixelFormat::Grey8 => convert(row, line, |&[grey]| [grey; 4]),
             PixelFormat::Yuyv => {
                 let pairs = row.as_chunks().0.iter();
-                convert_yuv(pairs.map(|&[y0, u, y1, v]| ([y0, y1], [u, v])), out);
+                convert_yuv(pairs.map(|&[y0, u, y1, v]| ([y0, y1], [u, v])), line);
             }
             PixelFormat::Nv12 => {
                 let luma = row.as_chunks().0.iter();
                 let chroma = self.row(self.height as usize + y / 2).as_chunks().0.iter();
-                convert_yuv(luma.zip(chroma).map(|(&y, &uv)| (y, uv)), out);
+                convert_yuv(luma.zip(chroma).map(|(&y, &uv)| (y, uv)), line);
             }
         }
     }
@@ -147,27 +147,21 @@ impl Frame<'_> {
 }
 
 /// Converts pixels of `N` bytes.
-fn convert<'o, const N: usize>(
-    row: &[u8],
-    out: impl Iterator<Item = &'o mut [u8; 4]>,
-    pixel: impl Fn(&[u8; N]) -> [u8; 4],
-) {
-    for (out, bytes) in out.zip(row.as_chunks().0) {
+fn convert<const N: usize>(row: &[u8], line: &mut [[u8; 4]], pixel: impl Fn(&[u8; N]) -> [u8; 4]) {
+    for (out, bytes) in line.iter_mut().zip(row.as_chunks().0) {
         *out = pixel(bytes);
     }
 }
 
-/// Converts pairs of pixels (two Y, one U V); of the last pair one pixel may lie outside the frame.
-fn convert_yuv<'o>(
-    pairs: impl Iterator<Item = ([u8; 2], [u8; 2])>,
-    mut out: impl Iterator<Item = &'o mut [u8; 4]>,
-) {
-    for (luma, chroma) in pairs {
-        for y in luma {
-            if let Some(out) = out.next() {
-                *out = yuv_to_rgb(y, chroma);
-            }
-        }
+/// Converts pairs of pixels (two Y, one U V); of the last pair one pixel may lie outside the line.
+fn convert_yuv(pairs: impl Iterator<Item = ([u8; 2], [u8; 2])>, line: &mut [[u8; 4]]) {
+    let (whole, odd) = line.as_chunks_mut::<2>();
+    let mut pairs = pairs;
+    for (out, ([y0, y1], uv)) in whole.iter_mut().zip(&mut pairs) {
+        *out = [yuv_to_rgb(y0, uv), yuv_to_rgb(y1, uv)];
+    }
+    for (out, ([y0, _], uv)) in odd.iter_mut().zip(&mut pairs) {
+        *out = yuv_to_rgb(y0, uv);
     }
 }
 

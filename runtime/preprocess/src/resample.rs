@@ -11,8 +11,10 @@ const BLOCK: usize = 32;
 /// Frame rows the horizontal pass works on at a time, so that one weight serves four pixels.
 const ROWS: usize = 4;
 
-/// The pixels of [`ROWS`] frame rows in one column on their way into the horizontal pass: red, green, blue and a byte
-/// without meaning each. Sixteen bytes are one vector register.
+/// A frame's pixel on its way into the horizontal pass: red, green, blue and a byte without meaning.
+type Pixel = [u8; 4];
+
+/// The pixels of [`ROWS`] frame rows in one column. Sixteen bytes are one vector register.
 type Column = [u8; 4 * ROWS];
 
 impl Preprocess {
@@ -26,7 +28,8 @@ impl Preprocess {
     /// |---|---|
     /// | 4 · input width · (2 + horizontal taps) | window and weights of every output column |
     /// | 4 · vertical taps | weights of the current output row |
-    /// | 16 · frame width | four frame rows as RGB |
+    /// | 4 · frame width | one frame row as RGB |
+    /// | 16 · frame width | four frame rows as RGB, interleaved by pixel |
     /// | (3 · input width + 1, rounded up to 32) · (vertical taps + 3) | horizontally resized rows the current output row needs |
     ///
     /// A 640×480 frame for a 224×224 bilinear input takes 13 kB, a 4000×3000 photo 65 kB.
@@ -133,8 +136,8 @@ impl Layout {
         self.vertical.max_taps() * size_of::<Word>()
     }
 
-    fn lines_len(&self) -> usize {
-        self.horizontal.input as usize * size_of::<Column>()
+    fn line_len(&self) -> usize {
+        self.horizontal.input as usize * size_of::<Pixel>()
     }
 
     fn ring_len(&self) -> Option<usize> {
@@ -144,7 +147,7 @@ impl Layout {
     fn len(&self) -> Option<usize> {
         self.filters_len()?
             .checked_add(self.weights_len())?
-            .checked_add(self.lines_len())?
+            .checked_add(self.line_len() * (1 + ROWS))?
             .checked_add(self.ring_len()?)
     }
 }
@@ -154,9 +157,11 @@ fn resample(layout: &Layout, frame: &Frame<'_>, scratch: &mut [u8], out: &mut [u
     // The lengths fit: `Layout::len` added them up.
     let (filters, rest) = scratch.split_at_mut(layout.filters_len().unwrap_or(0));
     let (weights, rest) = rest.split_at_mut(layout.weights_len());
-    let (lines, ring) = rest.split_at_mut(layout.lines_len());
+    let (line, rest) = rest.split_at_mut(layout.line_len());
+    let (lines, ring) = rest.split_at_mut(layout.line_len() * ROWS);
     let filters = filters.as_chunks_mut().0;
     let weights = weights.as_chunks_mut().0;
+    let line: &mut [Pixel] = line.as_chunks_mut().0;
     let lines: &mut [Column] = lines.as_chunks_mut().0;
 
     prepare_filters(layout, filters);
@@ -171,11 +176,11 @@ fn resample(layout: &Layout, frame: &Frame<'_>, scratch: &mut [u8], out: &mut [u
         while next < window.end {
             let rows = next..height.min(next + ROWS);
             for (lane, y) in rows.clone().enumerate() {
+                frame.write_row(y, line);
                 let pixels = lines.as_flattened_mut().as_chunks_mut().0;
-                frame.write_row(
-                    y,
-                    pixels[lane..].chunks_mut(ROWS).filter_map(<[_]>::first_mut),
-                );
+                for (pixels, pixel) in pixels.as_chunks_mut::<ROWS>().0.iter_mut().zip(&*line) {
+                    pixels[lane] = *pixel;
+                }
             }
             resize_rows(lines, filters, layout, rows.clone(), ring);
             next = rows.end;
