@@ -181,7 +181,7 @@ impl fmt::Display for KernelError {
                 f.write_str(";")?;
             }
             Self::NotOnThisCpu { name } => {
-                write!(f, "kernel {name} needs instructions this CPU lacks;")?
+                write!(f, "kernel {name} needs instructions this CPU lacks;")?;
             }
         }
         f.write_str(" this CPU has")?;

@@ -29,6 +29,7 @@ mod cpu;
 mod depthwise;
 mod error;
 mod gemm;
+mod isa;
 mod layernorm;
 mod linear;
 mod pool_linear;

@@ -2,6 +2,7 @@
 
 mod exp2;
 mod scalar;
+mod simd;
 mod view;
 
 use core::ops::Range;
@@ -10,6 +11,7 @@ pub use view::View;
 
 use crate::error::{at_least, exact, length, row_range, rule, size, values};
 use crate::gemm::{DIM_MAX, ROWS, padded_k, padded_n};
+use crate::isa::{Isa, Job, dispatch};
 use crate::scratch::space;
 use crate::{Kernel, Out, ParamError, SizeError};
 
@@ -220,7 +222,36 @@ impl<'a> Attention<'a> {
         };
         exact("out", out.len(), rows.len() * self.out.row_stride)?;
         at_least("scratch", scratch.len(), self.scratch_len())?;
-        let _ = kernel;
-        self.run_scalar(rows, [q, k, v], out, scratch)
+        dispatch(
+            kernel,
+            Run {
+                op: self,
+                rows,
+                inputs: [q, k, v],
+                out,
+                scratch,
+            },
+        )
+    }
+}
+
+struct Run<'r, 'a> {
+    op: &'r Attention<'a>,
+    rows: Range<usize>,
+    inputs: [&'r [i8]; 3],
+    out: &'r mut [i8],
+    scratch: &'r mut [i8],
+}
+
+impl Job for Run<'_, '_> {
+    fn scalar(self) -> Result<(), SizeError> {
+        self.op
+            .run_scalar(self.rows, self.inputs, self.out, self.scratch)
+    }
+
+    #[inline(always)]
+    fn simd<I: Isa>(self, isa: I) -> Result<(), SizeError> {
+        self.op
+            .run_simd(isa, self.rows, self.inputs, self.out, self.scratch)
     }
 }

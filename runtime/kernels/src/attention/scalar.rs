@@ -22,7 +22,7 @@ impl Attention<'_> {
                 let query = &q[self.q.at(head, row)..][..self.head_dim];
                 let sum = self.softmax(head, query, k, weights);
                 let first = self.out.at(head, index);
-                self.mix(head, weights, sum, v, &mut out[first..][..self.head_dim]);
+                self.mix_scalar(head, weights, sum, v, &mut out[first..][..self.head_dim]);
             }
         }
         Ok(())
@@ -48,7 +48,7 @@ impl Attention<'_> {
     }
 
     /// The weighted mean of the values, in two planes of 7 bits.
-    fn mix(&self, head: usize, weights: &[i32], sum: i32, v: &[i8], out: &mut [i8]) {
+    fn mix_scalar(&self, head: usize, weights: &[i32], sum: i32, v: &[i8], out: &mut [i8]) {
         let factor = self.quantisation.out_scale[head] / sum as f32;
         for (d, y) in out.iter_mut().enumerate() {
             let (mut hi, mut lo) = (0, 0);

@@ -2,6 +2,7 @@
 
 mod scalar;
 mod shape;
+mod simd;
 
 use core::ops::Range;
 
@@ -9,6 +10,7 @@ pub use shape::ConvShape;
 
 use crate::error::{at_least, exact, length, row_range};
 use crate::gemm::{ROWS, padded_k};
+use crate::isa::{Isa, Job, dispatch};
 use crate::scratch::space;
 use crate::{Gemm, Kernel, Out, ParamError, SizeError};
 
@@ -80,7 +82,7 @@ impl<'a> Conv<'a> {
         kernel: Kernel,
         rows: Range<usize>,
         x: &[i8],
-        mut out: Out<'_>,
+        out: Out<'_>,
         scratch: &mut [i8],
     ) -> Result<(), SizeError> {
         row_range(&rows, self.rows())?;
@@ -89,8 +91,36 @@ impl<'a> Conv<'a> {
             .requantise
             .check_out(&out, rows.len() * self.shape.out_row_len())?;
         at_least("scratch", scratch.len(), self.scratch_len())?;
-        let _ = kernel;
-        self.run_scalar(rows, x, &mut out);
+        dispatch(
+            kernel,
+            Run {
+                op: self,
+                rows,
+                x,
+                out,
+                scratch,
+            },
+        )
+    }
+}
+
+struct Run<'r, 'a> {
+    op: &'r Conv<'a>,
+    rows: Range<usize>,
+    x: &'r [i8],
+    out: Out<'r>,
+    scratch: &'r mut [i8],
+}
+
+impl Job for Run<'_, '_> {
+    fn scalar(mut self) -> Result<(), SizeError> {
+        self.op.run_scalar(self.rows, self.x, &mut self.out);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn simd<I: Isa>(mut self, isa: I) -> Result<(), SizeError> {
+        self.op
+            .run_simd(isa, self.rows, self.x, &mut self.out, self.scratch)
     }
 }

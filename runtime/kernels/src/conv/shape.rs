@@ -104,6 +104,44 @@ impl ConvShape {
     }
 }
 
+impl ConvShape {
+    /// Whether output pixels are input pixels times a matrix.
+    pub(crate) fn is_pointwise(&self) -> bool {
+        self.kernel == [1, 1] && self.stride == [1, 1]
+    }
+
+    /// Copies the window of output pixel (oy, ox) to `patch`, `[kh][kw][c]`.
+    pub(crate) fn gather(&self, x: &[i8], pad: &[i8], oy: usize, ox: usize, patch: &mut [i8]) {
+        let channels = self.in_c as usize;
+        let (top, left) = (self.start(0, oy), self.start(1, ox));
+        // Columns of the window inside the image: the same in every row.
+        let first = left.max(0);
+        let end = (left + self.kernel[1] as isize).min(self.in_w as isize);
+        let before = ((first - left) as usize * channels).min(patch.len());
+        let inside = (end - first).max(0) as usize * channels;
+        for (ky, line) in patch
+            .chunks_exact_mut(self.kernel[1] as usize * channels)
+            .enumerate()
+        {
+            match self.pixel(top + ky as isize, first) {
+                Some(start) if inside > 0 => {
+                    fill_pixels(&mut line[..before], pad);
+                    line[before..before + inside].copy_from_slice(&x[start..start + inside]);
+                    fill_pixels(&mut line[before + inside..], pad);
+                }
+                _ => fill_pixels(line, pad),
+            }
+        }
+    }
+}
+
+/// Fills whole pixels with the pad bytes.
+fn fill_pixels(line: &mut [i8], pad: &[i8]) {
+    for pixel in line.chunks_exact_mut(pad.len()) {
+        pixel.copy_from_slice(pad);
+    }
+}
+
 /// a·b·c, saturating.
 fn elements(a: u32, b: u32, c: u32) -> usize {
     (a as usize)

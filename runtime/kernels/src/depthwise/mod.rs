@@ -1,10 +1,12 @@
 //! A depthwise convolution over an NHWC image: every channel has its own window.
 
 mod scalar;
+mod simd;
 
 use core::ops::Range;
 
 use crate::error::{at_least, exact, length, row_range, rule, values};
+use crate::isa::{Isa, Job, dispatch};
 use crate::scratch::space;
 use crate::{ConvShape, Kernel, Out, Output, ParamError, Requantise, SizeError};
 
@@ -125,7 +127,7 @@ impl<'a> Depthwise<'a> {
         kernel: Kernel,
         rows: Range<usize>,
         x: &[i8],
-        mut out: Out<'_>,
+        out: Out<'_>,
         scratch: &mut [i8],
     ) -> Result<(), SizeError> {
         row_range(&rows, self.rows())?;
@@ -133,8 +135,36 @@ impl<'a> Depthwise<'a> {
         self.requantise
             .check_out(&out, rows.len() * self.shape.out_row_len())?;
         at_least("scratch", scratch.len(), self.scratch_len())?;
-        let _ = kernel;
-        self.run_scalar(rows, x, &mut out);
+        dispatch(
+            kernel,
+            Run {
+                op: self,
+                rows,
+                x,
+                out,
+                scratch,
+            },
+        )
+    }
+}
+
+struct Run<'r, 'a> {
+    op: &'r Depthwise<'a>,
+    rows: Range<usize>,
+    x: &'r [i8],
+    out: Out<'r>,
+    scratch: &'r mut [i8],
+}
+
+impl Job for Run<'_, '_> {
+    fn scalar(mut self) -> Result<(), SizeError> {
+        self.op.run_scalar(self.rows, self.x, &mut self.out);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn simd<I: Isa>(mut self, isa: I) -> Result<(), SizeError> {
+        self.op
+            .run_simd(isa, self.rows, self.x, &mut self.out, self.scratch)
     }
 }

@@ -7,14 +7,31 @@ use crate::Out;
 
 impl Depthwise<'_> {
     pub(super) fn run_scalar(&self, rows: Range<usize>, x: &[i8], out: &mut Out<'_>) {
-        let (width, channels) = (self.shape.out_w as usize, self.shape.out_c as usize);
         for (index, oy) in rows.enumerate() {
-            for ox in 0..width {
-                for c in 0..channels {
-                    let acc = self.accumulate(x, oy, ox, c);
-                    self.requantise
-                        .store(acc, c, out, (index * width + ox) * channels + c);
-                }
+            self.row_scalar(
+                x,
+                oy,
+                0..self.pad.len(),
+                out,
+                index * self.shape.out_row_len(),
+            );
+        }
+    }
+
+    /// Some channels of a row of output pixels; the row starts at element `first` of `out`.
+    pub(super) fn row_scalar(
+        &self,
+        x: &[i8],
+        oy: usize,
+        channels: Range<usize>,
+        out: &mut Out<'_>,
+        first: usize,
+    ) {
+        for ox in 0..self.shape.out_w as usize {
+            for c in channels.clone() {
+                let acc = self.accumulate(x, oy, ox, c);
+                self.requantise
+                    .store(acc, c, out, first + ox * self.pad.len() + c);
             }
         }
     }

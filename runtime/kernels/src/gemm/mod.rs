@@ -4,6 +4,7 @@
 //! of K for all 8 columns, which is what one pair of SDOT instructions reads. Every kernel reads this layout in place, from RAM or flash.
 
 pub(crate) mod scalar;
+pub(crate) mod simd;
 
 use crate::error::{length, size, values};
 use crate::{ParamError, Requantise};

@@ -1,11 +1,13 @@
 //! Layer normalisation of s16 rows.
 
 mod scalar;
+mod simd;
 
 use core::ops::Range;
 
 use crate::error::{at_least, exact, length, row_range, size, values};
 use crate::gemm::{DIM_MAX, TENSOR_MAX};
+use crate::isa::{Isa, Job, dispatch};
 use crate::{Kernel, Out, ParamError, SizeError};
 
 /// C·x and sums of C values of s16 stay below 2²⁹.
@@ -144,7 +146,7 @@ impl<'a> LayerNorm<'a> {
         kernel: Kernel,
         rows: Range<usize>,
         x: &[i16],
-        mut out: Out<'_>,
+        out: Out<'_>,
         scratch: &mut [i8],
     ) -> Result<(), SizeError> {
         row_range(&rows, self.rows)?;
@@ -155,9 +157,15 @@ impl<'a> LayerNorm<'a> {
         }
         exact("out", out.len(), rows.len() * self.channels)?;
         at_least("scratch", scratch.len(), self.scratch_len())?;
-        let _ = kernel;
-        self.run_scalar(rows, x, &mut out);
-        Ok(())
+        dispatch(
+            kernel,
+            Run {
+                op: self,
+                rows,
+                x,
+                out,
+            },
+        )
     }
 
     /// `1 / sqrt(C·Q − S² + E)` from the row's sum S and sum of squares Q: one function for every kernel.
@@ -169,5 +177,24 @@ impl<'a> LayerNorm<'a> {
         let root = (v << z).isqrt() as u32;
         let power = f32::from_bits((127 + z / 2) << 23);
         (1.0 / root as f32) * power
+    }
+}
+
+struct Run<'r, 'a> {
+    op: &'r LayerNorm<'a>,
+    rows: Range<usize>,
+    x: &'r [i16],
+    out: Out<'r>,
+}
+
+impl Job for Run<'_, '_> {
+    fn scalar(mut self) -> Result<(), SizeError> {
+        self.op.run_scalar(self.rows, self.x, &mut self.out);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn simd<I: Isa>(mut self, isa: I) -> Result<(), SizeError> {
+        self.op.run_simd(isa, self.rows, self.x, &mut self.out)
     }
 }

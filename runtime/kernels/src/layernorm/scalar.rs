@@ -24,8 +24,8 @@ impl LayerNorm<'_> {
             .map(|&v| u64::from(v.unsigned_abs()) * u64::from(v.unsigned_abs()))
             .sum();
         let rstd = self.rstd(sum, squares);
-        for c in 0..self.channels {
-            self.store(x[c], c, sum, rstd, out, first + c);
+        for (c, &x) in x.iter().enumerate() {
+            self.store(x, c, sum, rstd, out, first + c);
         }
     }
 

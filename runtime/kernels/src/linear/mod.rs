@@ -1,11 +1,13 @@
 //! A linear layer: s8 `[rows][k]` to `[rows][n]`.
 
 mod scalar;
+mod simd;
 
 use core::ops::Range;
 
 use crate::error::{at_least, exact, row_range, size};
 use crate::gemm::{DIM_MAX, ROWS, TENSOR_MAX, padded_k};
+use crate::isa::{Isa, Job, dispatch};
 use crate::scratch::space;
 use crate::{Gemm, Kernel, Out, ParamError, SizeError};
 
@@ -73,7 +75,7 @@ impl<'a> Linear<'a> {
         kernel: Kernel,
         rows: Range<usize>,
         x: &[i8],
-        mut out: Out<'_>,
+        out: Out<'_>,
         scratch: &mut [i8],
     ) -> Result<(), SizeError> {
         row_range(&rows, self.rows)?;
@@ -82,8 +84,36 @@ impl<'a> Linear<'a> {
             .requantise
             .check_out(&out, rows.len() * self.gemm.n)?;
         at_least("scratch", scratch.len(), self.scratch_len())?;
-        let _ = kernel;
-        self.run_scalar(rows, x, &mut out);
+        dispatch(
+            kernel,
+            Run {
+                op: self,
+                rows,
+                x,
+                out,
+                scratch,
+            },
+        )
+    }
+}
+
+struct Run<'r, 'a> {
+    op: &'r Linear<'a>,
+    rows: Range<usize>,
+    x: &'r [i8],
+    out: Out<'r>,
+    scratch: &'r mut [i8],
+}
+
+impl Job for Run<'_, '_> {
+    fn scalar(mut self) -> Result<(), SizeError> {
+        self.op.run_scalar(self.rows, self.x, &mut self.out);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn simd<I: Isa>(mut self, isa: I) -> Result<(), SizeError> {
+        self.op
+            .run_simd(isa, self.rows, self.x, &mut self.out, self.scratch)
     }
 }

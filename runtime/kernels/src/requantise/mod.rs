@@ -1,6 +1,7 @@
 //! From i32 accumulators to what the next operation reads; see "Requantise" in `docs/numerics.md`.
 
 pub(crate) mod scalar;
+pub(crate) mod simd;
 
 use crate::error::{exact, length, rule, values};
 use crate::{ParamError, SizeError};

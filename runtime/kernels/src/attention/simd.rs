@@ -1,0 +1,351 @@
+//! Keys and values of a head are packed once into the GEMM's blocked layout; then, for up to 8 query rows at a time:
+//!
+//! 1. logits: the tile over the packed keys. Columns past the last key start at `PAST_END`, so that they are never the maximum;
+//! 2. exponentials: 8 at a time, split into the two planes. Lanes past the last key are masked to 0, and whole vectors past it stay 0 from the start;
+//! 3. output: the tile over the packed values, once for each plane.
+#![expect(
+    clippy::needless_range_loop,
+    reason = "arrays of registers: a loop with an index is surely unrolled"
+)]
+
+use core::ops::Range;
+
+use super::Attention;
+use super::exp2::{POLYNOMIAL, T_MAX};
+use super::view::View;
+use crate::SizeError;
+use crate::gemm::simd::Rows;
+use crate::gemm::{NR, ROWS, packed_index, padded_k, padded_n};
+use crate::isa::Isa;
+use crate::requantise::simd::quantise8;
+use crate::scratch::carve;
+
+/// Below every logit (|logit| ≤ 512·2¹⁴), and far enough from overflow.
+const PAST_END: i32 = -(1 << 29);
+
+/// The pieces of scratch, for one head at a time.
+struct Workspace<'s> {
+    /// Packed keys: N = keys, K = head size.
+    keys: &'s mut [i8],
+    /// Packed values: N = head size, K = keys.
+    values: &'s mut [i8],
+    /// Query rows padded to the packed K, if they cannot be read in place.
+    queries: &'s mut [i8],
+    /// `[rows][padded keys]`.
+    logits: &'s mut [i32],
+    /// The exponentials' upper 7 bits, `[rows][padded keys]`.
+    high: &'s mut [i8],
+    /// The lower 7 bits.
+    low: &'s mut [i8],
+}
+
+impl<'s> Workspace<'s> {
+    fn new(op: &Attention<'_>, scratch: &'s mut [i8]) -> Result<Self, SizeError> {
+        let (keys, dim) = (padded_k(op.keys), padded_k(op.head_dim));
+        let (packed_keys, rest) = carve(scratch, keys * dim)?;
+        let (values, rest) = carve(rest, keys * padded_n(op.head_dim))?;
+        let (queries, rest) = carve(rest, ROWS * dim)?;
+        let (logits, rest) = carve(rest, ROWS * keys)?;
+        let (high, rest) = carve(rest, ROWS * keys)?;
+        let (low, _) = carve(rest, ROWS * keys)?;
+        let mut this = Self {
+            keys: packed_keys,
+            values,
+            queries,
+            logits,
+            high,
+            low,
+        };
+        // Paddings: never written again.
+        for piece in [
+            &mut this.keys,
+            &mut this.values,
+            &mut this.queries,
+            &mut this.high,
+            &mut this.low,
+        ] {
+            piece.fill(0);
+        }
+        Ok(this)
+    }
+
+    fn pack(&mut self, op: &Attention<'_>, head: usize, k: &[i8], v: &[i8]) {
+        for j in 0..op.keys {
+            let key = &k[op.k.at(head, j)..][..op.head_dim];
+            for (d, &value) in key.iter().enumerate() {
+                self.keys[packed_index(j, d, padded_k(op.head_dim))] = value;
+            }
+            let value = &v[op.v.at(head, j)..][..op.head_dim];
+            for (d, &value) in value.iter().enumerate() {
+                self.values[packed_index(d, j, padded_k(op.keys))] = value;
+            }
+        }
+    }
+
+    /// The rows of q from `row` on, each readable to the padded head size.
+    fn query_rows(
+        &mut self,
+        view: View,
+        q: &[i8],
+        head: usize,
+        row: usize,
+        count: usize,
+        head_dim: usize,
+    ) -> Rows {
+        let dim = padded_k(head_dim);
+        if dim == head_dim {
+            return Rows {
+                first: q[view.at(head, row)..].as_ptr(),
+                stride: view.row_stride,
+            };
+        }
+        for (index, copy) in self.queries.chunks_exact_mut(dim).take(count).enumerate() {
+            copy[..head_dim].copy_from_slice(&q[view.at(head, row + index)..][..head_dim]);
+        }
+        Rows {
+            first: self.queries.as_ptr(),
+            stride: dim,
+        }
+    }
+}
+
+/// One head's constants in registers' form.
+struct Head<I: Isa> {
+    logit_scale: I::F32,
+    out_scale: f32,
+    /// Initial logits of the last, partial vector of keys; 0 where there is a key.
+    past_end: I::I32,
+    /// All ones where the last vector of keys has a key.
+    mask: I::I16,
+    zero_point: I::I16,
+    min: I::I16,
+}
+
+impl Attention<'_> {
+    #[inline(always)]
+    pub(super) fn run_simd<I: Isa>(
+        &self,
+        isa: I,
+        rows: Range<usize>,
+        [q, k, v]: [&[i8]; 3],
+        out: &mut [i8],
+        scratch: &mut [i8],
+    ) -> Result<(), SizeError> {
+        let mut work = Workspace::new(self, scratch)?;
+        for head in 0..self.heads {
+            work.pack(self, head, k, v);
+            let constants = self.head(isa, head);
+            let mut row = rows.start;
+            while row < rows.end {
+                let count = tile_rows::<I>(rows.end - row);
+                let queries = work.query_rows(self.q, q, head, row, count, self.head_dim);
+                let first = self.out.at(head, row - rows.start);
+                // SAFETY: `queries` are `count` rows inside q (checked by `run`) or in scratch, readable to the padded head size;
+                // `run` checked that `out` holds `rows`, and `new` that the heads lie within a row.
+                unsafe {
+                    let y = out.as_mut_ptr().add(first);
+                    match count {
+                        8 => self.group::<I, 8>(isa, &mut work, &constants, queries, y),
+                        4 => self.group::<I, 4>(isa, &mut work, &constants, queries, y),
+                        2 => self.group::<I, 2>(isa, &mut work, &constants, queries, y),
+                        _ => self.group::<I, 1>(isa, &mut work, &constants, queries, y),
+                    }
+                }
+                row += count;
+            }
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn head<I: Isa>(&self, isa: I, head: usize) -> Head<I> {
+        let (mut past_end, mut mask) = ([0; NR], [-1; NR]);
+        if !self.keys.is_multiple_of(NR) {
+            past_end[self.keys % NR..].fill(PAST_END);
+            mask[self.keys % NR..].fill(0);
+        }
+        // SAFETY: the arrays have 8 elements.
+        let (past_end, mask) =
+            unsafe { (isa.load_i32(past_end.as_ptr()), isa.load_i16(mask.as_ptr())) };
+        Head {
+            logit_scale: isa.splat_f32(self.quantisation.logit_scale[head]),
+            out_scale: self.quantisation.out_scale[head],
+            past_end,
+            mask,
+            zero_point: isa.splat_i16(i16::from(self.quantisation.zero_point)),
+            min: isa.splat_i16(i16::from(self.quantisation.min)),
+        }
+    }
+
+    /// R query rows of one head; `y` is the head's first element of the first row.
+    ///
+    /// # Safety
+    /// `queries` are R rows readable to the padded head size; `work` is that of this operation, with the head packed; R rows of the output start at `y`.
+    #[inline(always)]
+    unsafe fn group<I: Isa, const R: usize>(
+        &self,
+        isa: I,
+        work: &mut Workspace<'_>,
+        head: &Head<I>,
+        queries: Rows,
+        y: *mut i8,
+    ) {
+        let pitch = padded_k(self.keys);
+        // SAFETY: the caller's promises; `work` has 8 rows of `pitch` logits and plane bytes, and R ≤ 8.
+        unsafe {
+            self.logits::<I, R>(isa, work, head, queries);
+            let mut factors = [0.0; R];
+            for (r, factor) in factors.iter_mut().enumerate() {
+                let sum = self.softmax_row(isa, work, head, r * pitch);
+                *factor = head.out_scale / sum as f32;
+            }
+            self.mix::<I, R>(isa, work, head, factors, y);
+        }
+    }
+
+    /// # Safety
+    /// As `group`.
+    #[inline(always)]
+    unsafe fn logits<I: Isa, const R: usize>(
+        &self,
+        isa: I,
+        work: &mut Workspace<'_>,
+        head: &Head<I>,
+        queries: Rows,
+    ) {
+        let (dim, pitch) = (padded_k(self.head_dim), padded_k(self.keys));
+        let mut key = 0;
+        while key < self.keys {
+            let init = if key + NR > self.keys {
+                head.past_end
+            } else {
+                isa.splat_i32(0)
+            };
+            // SAFETY: the caller's promises; `key` is a multiple of 8 below the padded number of keys.
+            unsafe {
+                let acc = isa.tile::<R>(
+                    init,
+                    queries.first,
+                    queries.stride,
+                    dim,
+                    work.keys.as_ptr().add(key * dim),
+                );
+                for r in 0..R {
+                    isa.store_i32(work.logits.as_mut_ptr().add(r * pitch + key), acc[r]);
+                }
+            }
+            key += NR;
+        }
+    }
+
+    /// Splits the exponentials of the logits at `first` into the planes; returns their sum.
+    ///
+    /// # Safety
+    /// As `group`; `first` is the start of a row.
+    #[inline(always)]
+    unsafe fn softmax_row<I: Isa>(
+        &self,
+        isa: I,
+        work: &mut Workspace<'_>,
+        head: &Head<I>,
+        first: usize,
+    ) -> i32 {
+        // SAFETY: `j + 8` never exceeds the padded number of keys, the length of a row.
+        unsafe {
+            let logits = work.logits.as_ptr().add(first);
+            let (high, low) = (
+                work.high.as_mut_ptr().add(first),
+                work.low.as_mut_ptr().add(first),
+            );
+            let mut max = isa.load_i32(logits);
+            let mut j = NR;
+            while j < self.keys {
+                max = isa.max_i32(max, isa.load_i32(logits.add(j)));
+                j += NR;
+            }
+            let max = isa.splat_i32(isa.reduce_max(max));
+            let (low_bits, mut sum) = (isa.splat_i16(127), isa.splat_i32(0));
+            let mut j = 0;
+            while j < self.keys {
+                let below = isa.mul_f32(
+                    isa.to_f32(isa.sub_i32(max, isa.load_i32(logits.add(j)))),
+                    head.logit_scale,
+                );
+                let mut e = exp2_neg(
+                    isa,
+                    isa.round_sat16(isa.min_f32(below, isa.splat_f32(T_MAX))),
+                );
+                if j + NR > self.keys {
+                    e = isa.and_i16(e, head.mask);
+                }
+                sum = isa.accumulate(sum, e);
+                isa.store_sat8(high.add(j), isa.shift_right_i16::<7>(e));
+                isa.store_sat8(low.add(j), isa.and_i16(e, low_bits));
+                j += NR;
+            }
+            isa.reduce_add(sum)
+        }
+    }
+
+    /// # Safety
+    /// As `group`.
+    #[inline(always)]
+    unsafe fn mix<I: Isa, const R: usize>(
+        &self,
+        isa: I,
+        work: &Workspace<'_>,
+        head: &Head<I>,
+        factors: [f32; R],
+        y: *mut i8,
+    ) {
+        let pitch = padded_k(self.keys);
+        let (zero, weight) = (isa.splat_i32(0), isa.splat_f32(128.0));
+        let mut d = 0;
+        while d < self.head_dim {
+            // SAFETY: the caller's promises; `d` is a multiple of 8 below the padded head size.
+            unsafe {
+                let values = work.values.as_ptr().add(d * pitch);
+                let high = isa.tile::<R>(zero, work.high.as_ptr(), pitch, pitch, values);
+                let low = isa.tile::<R>(zero, work.low.as_ptr(), pitch, pitch, values);
+                for r in 0..R {
+                    let mixed =
+                        isa.add_f32(isa.mul_f32(isa.to_f32(high[r]), weight), isa.to_f32(low[r]));
+                    let scaled = isa.mul_f32(mixed, isa.splat_f32(factors[r]));
+                    let q = quantise8(isa, scaled, head.zero_point, head.min);
+                    let target = y.add(r * self.out.row_stride + d);
+                    if d + NR <= self.head_dim {
+                        isa.store_sat8(target, q);
+                    } else {
+                        let mut buffer = [0; NR];
+                        isa.store_sat8(buffer.as_mut_ptr(), q);
+                        core::ptr::copy_nonoverlapping(buffer.as_ptr(), target, self.head_dim - d);
+                    }
+                }
+            }
+            d += NR;
+        }
+    }
+}
+
+/// Rows of the next group.
+#[inline(always)]
+fn tile_rows<I: Isa>(left: usize) -> usize {
+    match left {
+        8.. if I::ROWS == 8 => 8,
+        4.. => 4,
+        2.. => 2,
+        _ => 1,
+    }
+}
+
+/// As [`super::exp2::exp2_neg`], 8 lanes.
+#[inline(always)]
+fn exp2_neg<I: Isa>(isa: I, t: I::I16) -> I::I16 {
+    let [p0, p1, p2, p3] = POLYNOMIAL;
+    let n = isa.shift_right_i16::<10>(t);
+    let g = isa.shift_left_i16::<5>(isa.and_i16(t, isa.splat_i16(1023)));
+    let m = isa.add_i16(isa.splat_i16(p2), isa.mulr_i16(isa.splat_i16(p3), g));
+    let m = isa.add_i16(isa.splat_i16(p1), isa.mulr_i16(m, g));
+    let m = isa.add_i16(isa.splat_i16(p0), isa.mulr_i16(m, g));
+    isa.shift_right_round_i16(m, n)
+}

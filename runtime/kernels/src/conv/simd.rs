@@ -1,0 +1,58 @@
+//! Patches of some output pixels are gathered into scratch, zero padded, and multiplied as rows. A 1×1 convolution needs no gathering.
+
+use core::ops::Range;
+
+use super::Conv;
+use crate::gemm::padded_k;
+use crate::gemm::simd::Rows;
+use crate::isa::Isa;
+use crate::requantise::simd::Target;
+use crate::scratch::carve;
+use crate::{Out, SizeError};
+
+impl Conv<'_> {
+    #[inline(always)]
+    pub(super) fn run_simd<I: Isa>(
+        &self,
+        isa: I,
+        rows: Range<usize>,
+        x: &[i8],
+        out: &mut Out<'_>,
+        scratch: &mut [i8],
+    ) -> Result<(), SizeError> {
+        let (k, stride) = (self.gemm.k, padded_k(self.gemm.k));
+        let width = self.shape.out_w as usize;
+        let (patches, _) = carve::<i8>(scratch, I::ROWS * stride)?;
+        patches.fill(0);
+        let target = Target::new(&self.gemm.requantise, out);
+        let in_place = self.shape.is_pointwise() && k == stride;
+        let (mut pixel, end) = (rows.start * width, rows.end * width);
+        while pixel < end {
+            let count = (end - pixel).min(I::ROWS);
+            let mut input = Rows {
+                first: patches.as_ptr(),
+                stride,
+            };
+            if in_place {
+                input.first = x[pixel * k..(pixel + count) * k].as_ptr();
+            } else {
+                for (index, patch) in patches.chunks_exact_mut(stride).take(count).enumerate() {
+                    let (oy, ox) = ((pixel + index) / width, (pixel + index) % width);
+                    self.shape.gather(x, self.pad, oy, ox, &mut patch[..k]);
+                }
+            }
+            // SAFETY: `count` rows of `stride` elements lie in `x` (k = stride) or in `patches`; `run` checked that `out` holds `rows`.
+            unsafe {
+                self.gemm.rows_simd(
+                    isa,
+                    input,
+                    count,
+                    target,
+                    (pixel - rows.start * width) * self.gemm.n,
+                );
+            }
+            pixel += count;
+        }
+        Ok(())
+    }
+}

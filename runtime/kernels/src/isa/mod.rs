@@ -1,0 +1,187 @@
+//! What an instruction set provides: a few operations on 8 lanes, and the GEMM tile.
+//!
+//! The operations (`*/simd.rs`) are written once over [`Isa`]. A value of an `Isa` type is a CPU token, so whoever calls a method holds the proof that the
+//! instructions exist; [`dispatch`] is the one place where code compiled for an instruction set is entered.
+//!
+//! Everything below `dispatch` is `#[inline(always)]`, so that it is compiled inside the function that enables the instructions. For the same reason
+//! vector values do not pass through closures or iterator adapters.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "arrays of registers: a loop with an index is surely unrolled"
+)]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+mod neon;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+mod neon_dotprod;
+
+#[cfg(target_arch = "x86_64")]
+use crate::Avx2;
+use crate::{Kernel, SizeError};
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+use crate::{Neon, NeonDotprod};
+
+/// An instruction set. Vectors have 8 lanes, whatever the registers; float operations round to nearest even, one at a time.
+pub(crate) trait Isa: Copy {
+    /// 8 × i16.
+    type I16: Copy;
+    /// 8 × i32.
+    type I32: Copy;
+    /// 8 × f32.
+    type F32: Copy;
+    /// Depthwise weights of 16 channels.
+    type Taps: Copy;
+    /// Rows of the largest tile: 8 or 4.
+    const ROWS: usize;
+
+    /// Loads 8 values.
+    ///
+    /// # Safety
+    /// `p` is valid for reading 8 elements.
+    unsafe fn load_i16(self, p: *const i16) -> Self::I16;
+    /// # Safety
+    /// `p` is valid for reading 8 elements.
+    unsafe fn load_i32(self, p: *const i32) -> Self::I32;
+    /// # Safety
+    /// `p` is valid for reading 8 elements.
+    unsafe fn load_f32(self, p: *const f32) -> Self::F32;
+    /// # Safety
+    /// `p` is valid for writing 8 elements.
+    unsafe fn store_i16(self, p: *mut i16, v: Self::I16);
+    /// # Safety
+    /// `p` is valid for writing 8 elements.
+    unsafe fn store_i32(self, p: *mut i32, v: Self::I32);
+    /// Stores `sat8` of 8 values.
+    ///
+    /// # Safety
+    /// `p` is valid for writing 8 elements.
+    unsafe fn store_sat8(self, p: *mut i8, v: Self::I16);
+
+    fn splat_i16(self, v: i16) -> Self::I16;
+    fn splat_i32(self, v: i32) -> Self::I32;
+    fn splat_f32(self, v: f32) -> Self::F32;
+
+    fn add_i16(self, a: Self::I16, b: Self::I16) -> Self::I16;
+    /// Saturating sum.
+    fn add_sat_i16(self, a: Self::I16, b: Self::I16) -> Self::I16;
+    fn max_i16(self, a: Self::I16, b: Self::I16) -> Self::I16;
+    fn and_i16(self, a: Self::I16, b: Self::I16) -> Self::I16;
+    fn shift_left_i16<const BITS: i32>(self, a: Self::I16) -> Self::I16;
+    /// Arithmetic shift.
+    fn shift_right_i16<const BITS: i32>(self, a: Self::I16) -> Self::I16;
+    /// `(a·b + 2¹⁴) >> 15`; not both −2¹⁵.
+    fn mulr_i16(self, a: Self::I16, b: Self::I16) -> Self::I16;
+    /// `(a + (1 << n >> 1)) >> n` per lane, a ≥ 0, n in 0..=15.
+    fn shift_right_round_i16(self, a: Self::I16, n: Self::I16) -> Self::I16;
+
+    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    fn max_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Largest lane.
+    fn reduce_max(self, a: Self::I32) -> i32;
+    /// Sum of the lanes.
+    fn reduce_add(self, a: Self::I32) -> i32;
+    /// Adds the lanes of `v` to lanes of `sum`, which ones is left open: only [`Isa::reduce_add`] of the result has a meaning.
+    fn accumulate(self, sum: Self::I32, v: Self::I16) -> Self::I32;
+    /// `acc + x·c` per lane.
+    fn mul_add_i16(self, acc: Self::I32, x: Self::I16, c: i16) -> Self::I32;
+
+    fn to_f32(self, a: Self::I32) -> Self::F32;
+    fn add_f32(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    fn mul_f32(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    fn min_f32(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    fn max_f32(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `round` of the contract for |a| < 2³¹, without its clamp.
+    fn round_i32(self, a: Self::F32) -> Self::I32;
+    /// `sat16(round(a))` for |a| < 2³¹.
+    fn round_sat16(self, a: Self::F32) -> Self::I16;
+
+    /// Sum and sum of squares of `n` values, n a multiple of 8 and at most 16384.
+    ///
+    /// # Safety
+    /// `p` is valid for reading `n` elements.
+    unsafe fn sum_and_squares(self, p: *const i16, n: usize) -> (i32, u64);
+
+    /// Replaces each of `n` bytes by its table entry.
+    ///
+    /// # Safety
+    /// `p` is valid for reading and writing `n` elements.
+    unsafe fn look_up(self, table: &[i8; 256], p: *mut i8, n: usize);
+
+    /// Loads the depthwise weights of 16 channels.
+    ///
+    /// # Safety
+    /// `p` is valid for reading 16 elements.
+    unsafe fn load_taps(self, p: *const i8) -> Self::Taps;
+    /// `acc + x·w` for 16 channels.
+    ///
+    /// # Safety
+    /// `x` is valid for reading 16 elements.
+    unsafe fn tap(self, acc: [Self::I32; 2], x: *const i8, w: Self::Taps) -> [Self::I32; 2];
+    /// `acc + x[0]·w[0] + x[1]·w[1]` for 16 channels, no weight −128.
+    ///
+    /// # Safety
+    /// `x` are valid for reading 16 elements.
+    unsafe fn tap_pair(
+        self,
+        acc: [Self::I32; 2],
+        x: [*const i8; 2],
+        w: [Self::Taps; 2],
+    ) -> [Self::I32; 2];
+
+    /// `init + a·b` for R ≤ [`Isa::ROWS`] rows and one panel of 8 columns. Rows or weights must not hold −128 both.
+    ///
+    /// # Safety
+    /// `k` is a positive multiple of 16; every row `a + r·stride` is valid for reading `k` elements, and `b` for 8·k.
+    unsafe fn tile<const R: usize>(
+        self,
+        init: Self::I32,
+        a: *const i8,
+        stride: usize,
+        k: usize,
+        b: *const i8,
+    ) -> [Self::I32; R];
+}
+
+/// One `run` call of an operation, for whichever kernel was chosen.
+pub(crate) trait Job {
+    /// With the reference.
+    fn scalar(self) -> Result<(), SizeError>;
+    /// With an instruction set. Must be `#[inline(always)]`.
+    fn simd<I: Isa>(self, isa: I) -> Result<(), SizeError>;
+}
+
+/// Runs `job` with `kernel`.
+pub(crate) fn dispatch<J: Job>(kernel: Kernel, job: J) -> Result<(), SizeError> {
+    match kernel {
+        Kernel::Scalar => job.scalar(),
+        // SAFETY: the token proves that the CPU has the instructions that the callee enables.
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        Kernel::Neon(token) => unsafe { with_neon(token, job) },
+        // SAFETY: as above.
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        Kernel::NeonDotprod(token) => unsafe { with_neon_dotprod(token, job) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx2(token) => unsafe { with_avx2(token, job) },
+    }
+}
+
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+#[target_feature(enable = "neon")]
+fn with_neon<J: Job>(token: Neon, job: J) -> Result<(), SizeError> {
+    job.simd(token)
+}
+
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+#[target_feature(enable = "neon,dotprod")]
+fn with_neon_dotprod<J: Job>(token: NeonDotprod, job: J) -> Result<(), SizeError> {
+    job.simd(token)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn with_avx2<J: Job>(token: Avx2, job: J) -> Result<(), SizeError> {
+    job.simd(token)
+}

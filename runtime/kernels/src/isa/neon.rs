@@ -1,0 +1,322 @@
+//! ARMv8.0 Advanced SIMD.
+//!
+//! The tile has no SDOT. For 4 columns × 4 steps of K, a row's 4 bytes are repeated for every column (DUP); SMULL multiplies, SMLAL adds the
+//! products of the next 4 steps (two products of at most 127·128 fit an i16), SADALP adds neighbours to 32 bits. Registers for 4 rows:
+//!
+//! | 16 | 4 | 4 | 8 |
+//! |---|---|---|---|
+//! | accumulators: two partial sums for each of 4 rows × 8 columns | weights: 8 columns × 8 steps | rows: 16 steps each | products |
+
+use core::arch::aarch64::*;
+
+use super::Isa;
+use crate::{Neon, NeonDotprod};
+
+/// 8 lanes in two registers.
+#[derive(Clone, Copy)]
+pub(crate) struct Pair<T>(pub(super) T, pub(super) T);
+
+/// Methods that compute in registers.
+macro_rules! neon_ops {
+    ($(fn $name:ident($($arg:ident: $type:ty),*) -> $result:ty { $($body:tt)* })*) => {
+        $(
+            #[inline(always)]
+            fn $name(self, $($arg: $type),*) -> $result {
+                // SAFETY: the token proves that the CPU has the instructions.
+                unsafe { $($body)* }
+            }
+        )*
+    };
+}
+
+/// Both kernels share all but the tile.
+macro_rules! neon {
+    ($token:ty, $rows:expr, $tile:path) => {
+        impl Isa for $token {
+            type I16 = int16x8_t;
+            type I32 = Pair<int32x4_t>;
+            type F32 = Pair<float32x4_t>;
+            type Taps = int8x16_t;
+            const ROWS: usize = $rows;
+
+            #[inline(always)]
+            unsafe fn load_i16(self, p: *const i16) -> int16x8_t {
+                // SAFETY: the caller's promise.
+                unsafe { vld1q_s16(p) }
+            }
+            #[inline(always)]
+            unsafe fn load_i32(self, p: *const i32) -> Pair<int32x4_t> {
+                // SAFETY: the caller's promise.
+                unsafe { Pair(vld1q_s32(p), vld1q_s32(p.add(4))) }
+            }
+            #[inline(always)]
+            unsafe fn load_f32(self, p: *const f32) -> Pair<float32x4_t> {
+                // SAFETY: the caller's promise.
+                unsafe { Pair(vld1q_f32(p), vld1q_f32(p.add(4))) }
+            }
+            #[inline(always)]
+            unsafe fn store_i16(self, p: *mut i16, v: int16x8_t) {
+                // SAFETY: the caller's promise.
+                unsafe { vst1q_s16(p, v) }
+            }
+            #[inline(always)]
+            unsafe fn store_i32(self, p: *mut i32, v: Pair<int32x4_t>) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    vst1q_s32(p, v.0);
+                    vst1q_s32(p.add(4), v.1);
+                }
+            }
+            #[inline(always)]
+            unsafe fn store_sat8(self, p: *mut i8, v: int16x8_t) {
+                // SAFETY: the caller's promise.
+                unsafe { vst1_s8(p, vqmovn_s16(v)) }
+            }
+
+            neon_ops! {
+                fn splat_i16(v: i16) -> int16x8_t { vdupq_n_s16(v) }
+                fn splat_i32(v: i32) -> Pair<int32x4_t> { Pair(vdupq_n_s32(v), vdupq_n_s32(v)) }
+                fn splat_f32(v: f32) -> Pair<float32x4_t> { Pair(vdupq_n_f32(v), vdupq_n_f32(v)) }
+                fn add_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t { vaddq_s16(a, b) }
+                fn add_sat_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t { vqaddq_s16(a, b) }
+                fn max_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t { vmaxq_s16(a, b) }
+                fn and_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t { vandq_s16(a, b) }
+                fn mulr_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t { vqrdmulhq_s16(a, b) }
+                fn shift_right_round_i16(a: int16x8_t, n: int16x8_t) -> int16x8_t { vrshlq_s16(a, vnegq_s16(n)) }
+                fn sub_i32(a: Pair<int32x4_t>, b: Pair<int32x4_t>) -> Pair<int32x4_t> {
+                    Pair(vsubq_s32(a.0, b.0), vsubq_s32(a.1, b.1))
+                }
+                fn max_i32(a: Pair<int32x4_t>, b: Pair<int32x4_t>) -> Pair<int32x4_t> {
+                    Pair(vmaxq_s32(a.0, b.0), vmaxq_s32(a.1, b.1))
+                }
+                fn reduce_max(a: Pair<int32x4_t>) -> i32 { vmaxvq_s32(vmaxq_s32(a.0, a.1)) }
+                fn reduce_add(a: Pair<int32x4_t>) -> i32 { vaddvq_s32(vaddq_s32(a.0, a.1)) }
+                fn accumulate(sum: Pair<int32x4_t>, v: int16x8_t) -> Pair<int32x4_t> { Pair(vpadalq_s16(sum.0, v), sum.1) }
+                fn mul_add_i16(acc: Pair<int32x4_t>, x: int16x8_t, c: i16) -> Pair<int32x4_t> {
+                    let c = vdupq_n_s16(c);
+                    Pair(vmlal_s16(acc.0, vget_low_s16(x), vget_low_s16(c)), vmlal_high_s16(acc.1, x, c))
+                }
+                fn to_f32(a: Pair<int32x4_t>) -> Pair<float32x4_t> { Pair(vcvtq_f32_s32(a.0), vcvtq_f32_s32(a.1)) }
+                fn add_f32(a: Pair<float32x4_t>, b: Pair<float32x4_t>) -> Pair<float32x4_t> {
+                    Pair(vaddq_f32(a.0, b.0), vaddq_f32(a.1, b.1))
+                }
+                fn mul_f32(a: Pair<float32x4_t>, b: Pair<float32x4_t>) -> Pair<float32x4_t> {
+                    Pair(vmulq_f32(a.0, b.0), vmulq_f32(a.1, b.1))
+                }
+                fn min_f32(a: Pair<float32x4_t>, b: Pair<float32x4_t>) -> Pair<float32x4_t> {
+                    Pair(vminq_f32(a.0, b.0), vminq_f32(a.1, b.1))
+                }
+                fn max_f32(a: Pair<float32x4_t>, b: Pair<float32x4_t>) -> Pair<float32x4_t> {
+                    Pair(vmaxq_f32(a.0, b.0), vmaxq_f32(a.1, b.1))
+                }
+                fn round_i32(a: Pair<float32x4_t>) -> Pair<int32x4_t> { Pair(vcvtnq_s32_f32(a.0), vcvtnq_s32_f32(a.1)) }
+                fn round_sat16(a: Pair<float32x4_t>) -> int16x8_t {
+                    vqmovn_high_s32(vqmovn_s32(vcvtnq_s32_f32(a.0)), vcvtnq_s32_f32(a.1))
+                }
+            }
+
+            #[inline(always)]
+            fn shift_left_i16<const BITS: i32>(self, a: int16x8_t) -> int16x8_t {
+                // SAFETY: the token proves that the CPU has the instruction.
+                unsafe { vshlq_n_s16::<BITS>(a) }
+            }
+            #[inline(always)]
+            fn shift_right_i16<const BITS: i32>(self, a: int16x8_t) -> int16x8_t {
+                // SAFETY: the token proves that the CPU has the instruction.
+                unsafe { vshrq_n_s16::<BITS>(a) }
+            }
+
+            #[inline(always)]
+            unsafe fn sum_and_squares(self, p: *const i16, n: usize) -> (i32, u64) {
+                // SAFETY: i stays below n, and the caller promises n elements.
+                unsafe {
+                    let (mut sum, mut squares) = (vdupq_n_s32(0), [vdupq_n_u64(0); 2]);
+                    let mut i = 0;
+                    while i < n {
+                        let x = vld1q_s16(p.add(i));
+                        sum = vpadalq_s16(sum, x);
+                        let low = vmull_s16(vget_low_s16(x), vget_low_s16(x));
+                        squares[0] = vpadalq_u32(squares[0], vreinterpretq_u32_s32(low));
+                        squares[1] = vpadalq_u32(squares[1], vreinterpretq_u32_s32(vmull_high_s16(x, x)));
+                        i += 8;
+                    }
+                    (vaddvq_s32(sum), vaddvq_u64(vaddq_u64(squares[0], squares[1])))
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn look_up(self, table: &[i8; 256], p: *mut i8, n: usize) {
+                // SAFETY: the caller's promise.
+                unsafe { look_up(table, p, n) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_taps(self, p: *const i8) -> int8x16_t {
+                // SAFETY: the caller's promise.
+                unsafe { vld1q_s8(p) }
+            }
+            #[inline(always)]
+            unsafe fn tap(self, acc: [Self::I32; 2], x: *const i8, w: int8x16_t) -> [Self::I32; 2] {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let x = vld1q_s8(x);
+                    let low = vmull_s8(vget_low_s8(x), vget_low_s8(w));
+                    [add_wide(acc[0], low), add_wide(acc[1], vmull_high_s8(x, w))]
+                }
+            }
+            #[inline(always)]
+            unsafe fn tap_pair(self, acc: [Self::I32; 2], x: [*const i8; 2], w: [int8x16_t; 2]) -> [Self::I32; 2] {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let x = [vld1q_s8(x[0]), vld1q_s8(x[1])];
+                    let low = vmull_s8(vget_low_s8(x[0]), vget_low_s8(w[0]));
+                    let low = vmlal_s8(low, vget_low_s8(x[1]), vget_low_s8(w[1]));
+                    let high = vmlal_high_s8(vmull_high_s8(x[0], w[0]), x[1], w[1]);
+                    [add_wide(acc[0], low), add_wide(acc[1], high)]
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn tile<const R: usize>(
+                self,
+                init: Self::I32,
+                a: *const i8,
+                stride: usize,
+                k: usize,
+                b: *const i8,
+            ) -> [Self::I32; R] {
+                // SAFETY: the caller's promise.
+                unsafe { $tile(self, init, a, stride, k, b) }
+            }
+        }
+    };
+}
+
+neon!(Neon, 4, tile);
+neon!(NeonDotprod, 8, super::neon_dotprod::tile);
+
+#[inline(always)]
+unsafe fn add_wide(acc: Pair<int32x4_t>, v: int16x8_t) -> Pair<int32x4_t> {
+    // SAFETY: only register operations, of instructions the callers' tokens prove.
+    unsafe { Pair(vaddw_s16(acc.0, vget_low_s16(v)), vaddw_high_s16(acc.1, v)) }
+}
+
+/// Looks bytes up in four tables of 64: TBL gives 0 outside its table, TBX leaves what is there; the index is moved down by 64 from table to table.
+///
+/// # Safety
+/// `p` is valid for reading and writing `n` elements.
+#[inline(always)]
+unsafe fn look_up(table: &[i8; 256], p: *mut i8, n: usize) {
+    // SAFETY: i + 16 ≤ n in the loop, and the table has 256 entries.
+    unsafe {
+        let quarters = [0, 64, 128, 192].map(|first| table.as_ptr().add(first));
+        let (t0, t1) = (vld1q_s8_x4(quarters[0]), vld1q_s8_x4(quarters[1]));
+        let (t2, t3) = (vld1q_s8_x4(quarters[2]), vld1q_s8_x4(quarters[3]));
+        let step = vdupq_n_u8(64);
+        let mut i = 0;
+        while i + 16 <= n {
+            let mut index = vreinterpretq_u8_s8(vld1q_s8(p.add(i)));
+            let mut y = vqtbl4q_s8(t0, index);
+            index = vsubq_u8(index, step);
+            y = vqtbx4q_s8(y, t1, index);
+            index = vsubq_u8(index, step);
+            y = vqtbx4q_s8(y, t2, index);
+            index = vsubq_u8(index, step);
+            y = vqtbx4q_s8(y, t3, index);
+            vst1q_s8(p.add(i), y);
+            i += 16;
+        }
+        while i < n {
+            *p.add(i) = table[usize::from(*p.add(i) as u8)];
+            i += 1;
+        }
+    }
+}
+
+/// See [`Isa::tile`].
+#[inline(always)]
+unsafe fn tile<const R: usize>(
+    _token: Neon,
+    init: Pair<int32x4_t>,
+    a: *const i8,
+    stride: usize,
+    k: usize,
+    b: *const i8,
+) -> [Pair<int32x4_t>; R] {
+    // SAFETY: i stays below k; the caller promises k elements of every row and 8·k weights.
+    unsafe {
+        let mut acc = [[vdupq_n_s32(0); 4]; R];
+        let mut i = 0;
+        while i < k {
+            let mut rows = [vdupq_n_s32(0); R];
+            for r in 0..R {
+                rows[r] = vreinterpretq_s32_s8(vld1q_s8(a.add(r * stride + i)));
+            }
+            let w = b.add(i * 8);
+            let first = [
+                vld1q_s8(w),
+                vld1q_s8(w.add(16)),
+                vld1q_s8(w.add(32)),
+                vld1q_s8(w.add(48)),
+            ];
+            for r in 0..R {
+                acc[r] = steps(
+                    acc[r],
+                    vdupq_laneq_s32::<0>(rows[r]),
+                    vdupq_laneq_s32::<1>(rows[r]),
+                    first,
+                );
+            }
+            let w = w.add(64);
+            let second = [
+                vld1q_s8(w),
+                vld1q_s8(w.add(16)),
+                vld1q_s8(w.add(32)),
+                vld1q_s8(w.add(48)),
+            ];
+            for r in 0..R {
+                acc[r] = steps(
+                    acc[r],
+                    vdupq_laneq_s32::<2>(rows[r]),
+                    vdupq_laneq_s32::<3>(rows[r]),
+                    second,
+                );
+            }
+            i += 16;
+        }
+        let mut sums = [init; R];
+        for r in 0..R {
+            let [p0, p1, p2, p3] = acc[r];
+            sums[r] = Pair(
+                vaddq_s32(init.0, vpaddq_s32(p0, p1)),
+                vaddq_s32(init.1, vpaddq_s32(p2, p3)),
+            );
+        }
+        sums
+    }
+}
+
+/// 8 steps of K of one row: `x0` and `x1` repeat 4 of its bytes each, `w` holds 8 columns for `x0`, then for `x1`.
+#[inline(always)]
+unsafe fn steps(
+    acc: [int32x4_t; 4],
+    x0: int32x4_t,
+    x1: int32x4_t,
+    w: [int8x16_t; 4],
+) -> [int32x4_t; 4] {
+    // SAFETY: only register operations, of instructions the callers' tokens prove.
+    unsafe {
+        let (x0, x1) = (vreinterpretq_s8_s32(x0), vreinterpretq_s8_s32(x1));
+        let (l0, l1) = (vget_low_s8(x0), vget_low_s8(x1));
+        let s0 = vmlal_s8(vmull_s8(vget_low_s8(w[0]), l0), vget_low_s8(w[2]), l1);
+        let s1 = vmlal_high_s8(vmull_high_s8(w[0], x0), w[2], x1);
+        let s2 = vmlal_s8(vmull_s8(vget_low_s8(w[1]), l0), vget_low_s8(w[3]), l1);
+        let s3 = vmlal_high_s8(vmull_high_s8(w[1], x0), w[3], x1);
+        [
+            vpadalq_s16(acc[0], s0),
+            vpadalq_s16(acc[1], s1),
+            vpadalq_s16(acc[2], s2),
+            vpadalq_s16(acc[3], s3),
+        ]
+    }
+}

@@ -1,0 +1,50 @@
+//! Rows are read in place if K needs no padding, else copied to scratch.
+
+use core::ops::Range;
+
+use super::Linear;
+use crate::gemm::padded_k;
+use crate::gemm::simd::Rows;
+use crate::isa::Isa;
+use crate::requantise::simd::Target;
+use crate::scratch::carve;
+use crate::{Out, SizeError};
+
+impl Linear<'_> {
+    #[inline(always)]
+    pub(super) fn run_simd<I: Isa>(
+        &self,
+        isa: I,
+        rows: Range<usize>,
+        x: &[i8],
+        out: &mut Out<'_>,
+        scratch: &mut [i8],
+    ) -> Result<(), SizeError> {
+        let (k, stride) = (self.gemm.k, padded_k(self.gemm.k));
+        let (padded, _) = carve::<i8>(scratch, I::ROWS * stride)?;
+        padded.fill(0);
+        let target = Target::new(&self.gemm.requantise, out);
+        let mut row = rows.start;
+        while row < rows.end {
+            let count = (rows.end - row).min(I::ROWS);
+            let group = &x[row * k..(row + count) * k];
+            let mut input = Rows {
+                first: group.as_ptr(),
+                stride,
+            };
+            if k != stride {
+                for (source, copy) in group.chunks_exact(k).zip(padded.chunks_exact_mut(stride)) {
+                    copy[..k].copy_from_slice(source);
+                }
+                input.first = padded.as_ptr();
+            }
+            // SAFETY: `count` rows of `stride` elements lie in `group` (k = stride) or in `padded`; `run` checked that `out` holds `rows`.
+            unsafe {
+                self.gemm
+                    .rows_simd(isa, input, count, target, (row - rows.start) * self.gemm.n);
+            }
+            row += count;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! The epilogue for 8 channels at a time, straight from the tile's registers.
+//!
+//! The table is not applied here: its 16 registers do not fit beside a tile. The caller looks whole rows up afterwards ([`Target::look_up`]).
+#![expect(
+    clippy::needless_range_loop,
+    reason = "arrays of registers: a loop with an index is surely unrolled"
+)]
+
+use super::{Out, Output, Requantise};
+use crate::gemm::NR;
+use crate::isa::Isa;
+
+/// 2²²−1, beyond which `round` is not defined; only an s32 output can show it.
+const ROUND_MAX: f32 = 4_194_303.0;
+
+/// `out` and the params of its form, without lengths: the operation has checked them (`check_out`).
+#[derive(Clone, Copy)]
+pub(crate) enum Target {
+    S8 {
+        y: *mut i8,
+        zero_point: i16,
+        min: i16,
+    },
+    S16(*mut i16),
+    S16Add(*mut i16),
+    S32(*mut i32),
+}
+
+impl Target {
+    /// `out` has passed `requantise.check_out`.
+    pub(crate) fn new(requantise: &Requantise<'_>, out: &mut Out<'_>) -> Self {
+        let (zero_point, min) = match requantise.output {
+            Output::S8 {
+                zero_point, min, ..
+            } => (i16::from(zero_point), i16::from(min)),
+            Output::S16 | Output::S32 => (0, i16::from(i8::MIN)),
+        };
+        match out {
+            Out::S8(y) => Self::S8 {
+                y: y.as_mut_ptr(),
+                zero_point,
+                min,
+            },
+            Out::S16(y) => Self::S16(y.as_mut_ptr()),
+            Out::S16Add(y) => Self::S16Add(y.as_mut_ptr()),
+            Out::S32(y) => Self::S32(y.as_mut_ptr()),
+        }
+    }
+
+    /// Requantises R rows of `count` ≤ 8 accumulators (bias included): row r goes to `first + r·pitch`.
+    ///
+    /// # Safety
+    /// Those elements lie in `out`.
+    #[inline(always)]
+    pub(crate) unsafe fn store<I: Isa, const R: usize>(
+        self,
+        isa: I,
+        acc: [I::I32; R],
+        scale: I::F32,
+        first: usize,
+        pitch: usize,
+        count: usize,
+    ) {
+        for r in 0..R {
+            // SAFETY: the caller's promise; a partial vector goes through a buffer of 8.
+            unsafe {
+                let scaled = isa.mul_f32(isa.to_f32(acc[r]), scale);
+                if count == NR {
+                    self.store_8(isa, scaled, first + r * pitch);
+                } else {
+                    self.store_part(isa, scaled, first + r * pitch, count);
+                }
+            }
+        }
+    }
+
+    /// 8 scaled values to `index..index + 8`.
+    ///
+    /// # Safety
+    /// Those elements lie in `out`.
+    #[inline(always)]
+    unsafe fn store_8<I: Isa>(self, isa: I, scaled: I::F32, index: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Self::S8 { y, zero_point, min } => {
+                    isa.store_sat8(
+                        y.add(index),
+                        quantise8(isa, scaled, isa.splat_i16(zero_point), isa.splat_i16(min)),
+                    );
+                }
+                Self::S16(y) => isa.store_i16(y.add(index), isa.round_sat16(scaled)),
+                Self::S16Add(y) => {
+                    let residual = isa.load_i16(y.add(index));
+                    isa.store_i16(
+                        y.add(index),
+                        isa.add_sat_i16(isa.round_sat16(scaled), residual),
+                    );
+                }
+                Self::S32(y) => {
+                    let (low, high) = (isa.splat_f32(-ROUND_MAX), isa.splat_f32(ROUND_MAX));
+                    isa.store_i32(
+                        y.add(index),
+                        isa.round_i32(isa.min_f32(isa.max_f32(scaled, low), high)),
+                    );
+                }
+            }
+        }
+    }
+
+    /// The first `count` of 8 scaled values to `index..index + count`.
+    ///
+    /// # Safety
+    /// Those elements lie in `out`.
+    #[inline(always)]
+    unsafe fn store_part<I: Isa>(self, isa: I, scaled: I::F32, index: usize, count: usize) {
+        /// Runs `store_8` on a buffer that starts as the output's elements.
+        macro_rules! buffered {
+            ($y:expr, $zero:expr, $form:expr) => {{
+                let mut buffer = [$zero; NR];
+                core::ptr::copy_nonoverlapping($y.add(index), buffer.as_mut_ptr(), count);
+                $form(buffer.as_mut_ptr()).store_8(isa, scaled, 0);
+                core::ptr::copy_nonoverlapping(buffer.as_ptr(), $y.add(index), count);
+            }};
+        }
+        // SAFETY: the caller's promise, with count ≤ 8; the buffer has 8 elements.
+        unsafe {
+            match self {
+                Self::S8 { y, zero_point, min } => {
+                    buffered!(y, 0_i8, |y| Self::S8 { y, zero_point, min });
+                }
+                Self::S16(y) => buffered!(y, 0_i16, Self::S16),
+                Self::S16Add(y) => buffered!(y, 0_i16, Self::S16Add),
+                Self::S32(y) => buffered!(y, 0_i32, Self::S32),
+            }
+        }
+    }
+
+    /// Replaces `range` by its table entries, if the output has a table.
+    ///
+    /// # Safety
+    /// The range lies in `out`.
+    #[inline(always)]
+    pub(crate) unsafe fn look_up<I: Isa>(
+        self,
+        isa: I,
+        requantise: &Requantise<'_>,
+        first: usize,
+        count: usize,
+    ) {
+        if let (
+            Self::S8 { y, .. },
+            Output::S8 {
+                table: Some(table), ..
+            },
+        ) = (self, &requantise.output)
+        {
+            // SAFETY: the caller's promise.
+            unsafe { isa.look_up(table, y.add(first), count) };
+        }
+    }
+}
+
+/// `max(sat16(sat16(round(x)) + zero_point), min)`: `store_sat8` of it is the contract's q, since min ≥ −128.
+#[inline(always)]
+pub(crate) fn quantise8<I: Isa>(isa: I, x: I::F32, zero_point: I::I16, min: I::I16) -> I::I16 {
+    isa.max_i16(isa.add_sat_i16(isa.round_sat16(x), zero_point), min)
+}
