@@ -155,7 +155,7 @@ fn decode_jpeg(bytes: &[u8]) -> Result<(Photo, u32), PhotoError> {
         .set_max_width(usize::from(u16::MAX))
         .set_max_height(usize::from(u16::MAX))
         .jpeg_set_out_colorspace(ColorSpace::RGB);
-    let damaged = |error| PhotoError::Jpeg(one_line(error));
+    let damaged = |error| PhotoError::Jpeg(one_line(&error));
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(damaged)?;
     let (width, height) = decoder.dimensions().unwrap_or((0, 0));
@@ -197,7 +197,7 @@ fn jpeg_has_end(bytes: &[u8]) -> bool {
 }
 
 fn decode_png(bytes: &[u8]) -> Result<(Photo, u32), PhotoError> {
-    let damaged = |error| PhotoError::Png(one_line(error));
+    let damaged = |error| PhotoError::Png(one_line(&error));
     let mut decoder = png::Decoder::new(Cursor::new(bytes));
     decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
     decoder.set_ignore_text_chunk(true);
@@ -243,7 +243,7 @@ fn checked_photo(width: u32, height: u32, rgb: Vec<u8>) -> Option<Photo> {
 }
 
 /// A decoder's message without line breaks.
-fn one_line(error: impl ToString) -> String {
+fn one_line(error: &impl ToString) -> String {
     error
         .to_string()
         .split_whitespace()
