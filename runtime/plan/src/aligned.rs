@@ -73,7 +73,7 @@ mod tests {
     fn starts_at_a_multiple_of_64_also_after_a_move_and_in_a_clone() {
         for len in [0, 1, 63, 64, 65, 1000] {
             let bytes = AlignedBytes::zeroed(len);
-            let moved = vec![bytes];
+            let moved = [bytes];
             let clone = moved[0].clone();
             assert!(moved[0].as_ptr().addr().is_multiple_of(ALIGN));
             assert!(clone.as_ptr().addr().is_multiple_of(ALIGN));

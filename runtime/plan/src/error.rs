@@ -239,10 +239,10 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// What to do about it, unless the message of a dependency says so already.
+    /// What to do about it, unless the kernels' message says so already.
     fn remedy(&self) -> &'static str {
         match self {
-            Problem::Params(_) | Problem::Preprocess(_) => "",
+            Problem::Params(_) => "",
             _ => "; recompile with `vitlet compile`",
         }
     }

@@ -3,6 +3,7 @@
 //! [`File::open`] makes sure that the sections tile the file; the accessors after it decode one record each and check what that
 //! record says. Nothing here knows how records relate to each other: that is [`verify`](crate::verify).
 
+use core::fmt;
 use core::ops::Range;
 
 use crate::error::{Place, PlanError, Problem, Section, ShortName};
@@ -15,7 +16,7 @@ use crate::op::{Contents, Op};
 use crate::tensor::{DType, Tensor, TensorId};
 
 /// A file whose sections are known to lie inside it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct File<'a> {
     bytes: &'a [u8],
     tensors: Table,
@@ -24,6 +25,12 @@ pub(crate) struct File<'a> {
     labels: Table,
     strings: &'a str,
     data: &'a [u8],
+}
+
+impl fmt::Debug for File<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "File({} bytes)", self.bytes.len())
+    }
 }
 
 /// A section of records of one size.

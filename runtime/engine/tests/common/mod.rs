@@ -1,0 +1,57 @@
+//! Shared by the engine's tests.
+#![allow(dead_code, reason = "every test file uses its own part")]
+
+use vitlet_engine::{Engine, EngineError, Threads};
+use vitlet_kernels::Kernel;
+use vitlet_plan::{AlignedBytes, Plan};
+
+/// A new thread for every job.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scoped(pub(crate) usize);
+
+impl Threads for Scoped {
+    fn count(&self) -> usize {
+        self.0
+    }
+
+    fn for_each<J: Send>(&self, jobs: &mut [J], work: impl Fn(&mut J) + Sync) {
+        let work = &work;
+        std::thread::scope(|scope| {
+            for job in jobs {
+                scope.spawn(move || work(job));
+            }
+        });
+    }
+}
+
+/// No threads, but the jobs of many, last one first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backwards(pub(crate) usize);
+
+impl Threads for Backwards {
+    fn count(&self) -> usize {
+        self.0
+    }
+
+    fn for_each<J: Send>(&self, jobs: &mut [J], work: impl Fn(&mut J) + Sync) {
+        jobs.iter_mut().rev().for_each(work);
+    }
+}
+
+/// The bytes out of every op, in an arena that holds `dirt` before.
+pub(crate) fn trace<T: Threads>(
+    plan: &Plan<'_>,
+    kernel: Kernel,
+    threads: T,
+    image: &[u8],
+    dirt: u8,
+) -> Result<Vec<Vec<u8>>, EngineError> {
+    let mut engine = Engine::with_threads(plan, kernel, threads);
+    let mut arena = AlignedBytes::zeroed(engine.arena_len());
+    arena.fill(dirt);
+    let mut outputs = Vec::new();
+    engine.run_traced(&mut arena, image, &mut |_, _, bytes| {
+        outputs.push(bytes.to_vec());
+    })?;
+    Ok(outputs)
+}

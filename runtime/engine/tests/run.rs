@@ -1,0 +1,121 @@
+//! The engine's promises: the same bytes whatever the kernel, the threads and the arena's past; errors that say what to do.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use common::{Scoped, trace};
+use vitlet_engine::{Engine, EngineError, Serial};
+use vitlet_kernels::Kernel;
+use vitlet_plan::{AlignedBytes, Plan, testing};
+
+#[test]
+fn every_op_gives_the_same_bytes_on_any_kernel_and_any_number_of_threads() {
+    for seed in 0..5 {
+        let bytes = testing::tiny_plan(seed);
+        let plan = Plan::parse(&bytes).unwrap();
+        let image = testing::tiny_image(seed);
+        let expected = trace(&plan, Kernel::SCALAR, Serial, &image, 0).unwrap();
+        assert_eq!(expected.len(), plan.ops().len());
+        for kernel in Kernel::available() {
+            for threads in [1, 2, 3, 5, 8, 16, 40] {
+                let found = trace(&plan, kernel, Scoped(threads), &image, 0xA5).unwrap();
+                assert_eq!(
+                    found,
+                    expected,
+                    "{} on {threads} threads, seed {seed}",
+                    kernel.name()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_second_run_and_another_image_in_the_same_arena_start_afresh() {
+    let bytes = testing::tiny_plan(7);
+    let plan = Plan::parse(&bytes).unwrap();
+    let (one, two) = (testing::tiny_image(1), testing::tiny_image(2));
+    let mut arena = AlignedBytes::zeroed(plan.arena_len(1));
+    let mut engine = Engine::new(&plan, Kernel::detect());
+    let first = engine.run(&mut arena, &one).unwrap().to_vec();
+    let other = engine.run(&mut arena, &two).unwrap().to_vec();
+    let again = engine.run(&mut arena, &one).unwrap().to_vec();
+    assert_eq!(first, again);
+    assert_ne!(first, other);
+}
+
+#[test]
+fn the_tiny_plan_exercises_its_types_fully() {
+    let bytes = testing::tiny_plan(3);
+    let plan = Plan::parse(&bytes).unwrap();
+    let outputs = trace(&plan, Kernel::SCALAR, Serial, &testing::tiny_image(3), 0).unwrap();
+    for (op, bytes) in plan.ops().zip(&outputs) {
+        let distinct: std::collections::BTreeSet<u8> = bytes.iter().copied().collect();
+        assert!(
+            distinct.len() > 20,
+            "{} has only {} distinct bytes",
+            op.name,
+            distinct.len()
+        );
+    }
+    let kinds: std::collections::BTreeSet<&str> = plan.ops().map(|op| op.kind.name()).collect();
+    assert_eq!(kinds.len(), 6);
+}
+
+#[test]
+fn logits_are_the_last_op_s_output() {
+    let bytes = testing::tiny_plan(4);
+    let plan = Plan::parse(&bytes).unwrap();
+    let image = testing::tiny_image(4);
+    let outputs = trace(&plan, Kernel::SCALAR, Serial, &image, 0).unwrap();
+    let mut arena = AlignedBytes::zeroed(plan.arena_len(1));
+    let logits = Engine::new(&plan, Kernel::SCALAR)
+        .run(&mut arena, &image)
+        .unwrap()
+        .to_vec();
+    let expected: Vec<i32> = outputs
+        .last()
+        .unwrap()
+        .chunks_exact(4)
+        .map(|b| i32::from_ne_bytes(b.try_into().unwrap()))
+        .collect();
+    assert_eq!(logits, expected);
+    assert_eq!(logits.len(), testing::TINY_CLASSES);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_the_sizes() {
+    let bytes = testing::tiny_plan(1);
+    let plan = Plan::parse(&bytes).unwrap();
+    let image = testing::tiny_image(1);
+    let mut engine = Engine::new(&plan, Kernel::SCALAR);
+    let needed = plan.arena_len(1);
+
+    let mut arena = AlignedBytes::zeroed(needed);
+    let short = engine.run(&mut arena, &image[1..]).unwrap_err();
+    assert_eq!(
+        short,
+        EngineError::Image {
+            found: 767,
+            expected: 768
+        }
+    );
+    let small = engine.run(&mut arena[..needed - 1], &image).unwrap_err();
+    assert_eq!(
+        small,
+        EngineError::ArenaTooSmall {
+            found: needed - 1,
+            needed,
+            threads: 1
+        }
+    );
+    assert!(small.to_string().contains("Plan::arena_len(1)"), "{small}");
+    let mut arena = AlignedBytes::zeroed(needed + 16);
+    let unaligned = engine.run(&mut arena[16..], &image).unwrap_err();
+    assert_eq!(unaligned, EngineError::ArenaMisaligned);
+    let mut one_thread = AlignedBytes::zeroed(needed);
+    let two = Engine::with_threads(&plan, Kernel::SCALAR, Scoped(2))
+        .run(&mut one_thread, &image)
+        .unwrap_err();
+    assert!(matches!(two, EngineError::ArenaTooSmall { threads: 2, .. }));
+}
