@@ -302,6 +302,19 @@ fn refusals() {
     );
 }
 
+/// The figures in the documentation of `scratch_len`.
+#[test]
+fn scratch_is_small() {
+    let preprocess = Preprocess::new(224, 224, Resize::Squash, Interpolation::Bilinear).unwrap();
+    let kilobytes = |width, height| {
+        preprocess
+            .scratch_len(width, height)
+            .unwrap()
+            .div_ceil(1000)
+    };
+    assert_eq!((kilobytes(640, 480), kilobytes(4000, 3000)), (39, 203));
+}
+
 /// FNV-1a, 64 bits.
 fn hash(state: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(state, |state, byte| {
