@@ -1,0 +1,51 @@
+//! Any plan with a right checksum: either an error, or a plan that runs, with the same bytes out of every op on every kernel.
+//!
+//! Input that starts with a plan's magic bytes is taken as a file. Anything else is a list of edits to the tiny plan (2 bytes: which word
+//! of the header and records; 4 bytes: what to write there), so that the fuzzer gets past the shell without a corpus.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use vitlet_engine::Engine;
+use vitlet_kernels::Kernel;
+use vitlet_plan::{AlignedBytes, Plan, format, testing};
+
+/// Plans that ask for more than this are parsed, not run.
+const MAX_MACS: u64 = 2_000_000;
+const MAX_ARENA: usize = 16 << 20;
+
+fuzz_target!(|data: &[u8]| {
+    let mut bytes = if data.starts_with(&format::MAGIC) { AlignedBytes::copy_of(data) } else { edited(data) };
+    testing::reseal(&mut bytes);
+    let Ok(plan) = Plan::parse(&bytes) else { return };
+    let (height, width) = plan.input();
+    let image_len = height as usize * width as usize * 3;
+    if plan.macs() > MAX_MACS || plan.arena_len(1) > MAX_ARENA {
+        return;
+    }
+    let image: Vec<u8> = (0..image_len).map(|i| (i * 89 % 251) as u8).collect();
+    let expected = outputs(&plan, Kernel::SCALAR, &image, 0);
+    for kernel in Kernel::available() {
+        assert!(outputs(&plan, kernel, &image, 0x80) == expected, "{} differs from scalar", kernel.name());
+    }
+});
+
+/// The bytes out of every op, in an arena that holds `dirt` before.
+fn outputs(plan: &Plan<'_>, kernel: Kernel, image: &[u8], dirt: u8) -> Vec<u8> {
+    let mut arena = AlignedBytes::zeroed(plan.arena_len(1));
+    arena.fill(dirt);
+    let mut outputs = Vec::new();
+    let run = Engine::new(plan, kernel).run_traced(&mut arena, image, &mut |_, _, bytes| outputs.extend_from_slice(bytes));
+    run.expect("an accepted plan runs");
+    outputs
+}
+
+fn edited(data: &[u8]) -> AlignedBytes {
+    let mut plan = testing::tiny_plan(1);
+    let data_at = format::header::DATA;
+    let words = u32::from_le_bytes([plan[data_at], plan[data_at + 1], plan[data_at + 2], plan[data_at + 3]]) / 4;
+    for edit in data.chunks_exact(6) {
+        let at = usize::from(u16::from_le_bytes([edit[0], edit[1]])) % words as usize * 4;
+        plan[at..at + 4].copy_from_slice(&edit[2..]);
+    }
+    plan
+}
