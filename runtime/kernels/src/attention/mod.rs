@@ -11,7 +11,7 @@ pub use view::View;
 
 use crate::error::{at_least, exact, length, row_range, rule, size, values};
 use crate::gemm::{DIM_MAX, ROWS, padded_k, padded_n};
-use crate::isa::{Isa, Job, dispatch};
+use crate::isa::{Isa, Job, Routine, dispatch};
 use crate::scratch::space;
 use crate::{Kernel, Out, ParamError, SizeError};
 
@@ -243,15 +243,19 @@ struct Run<'r, 'a> {
     scratch: &'r mut [i8],
 }
 
-impl Job for Run<'_, '_> {
-    fn scalar(self) -> Result<(), SizeError> {
-        self.op
-            .run_scalar(self.rows, self.inputs, self.out, self.scratch)
-    }
+impl Routine for Run<'_, '_> {
+    type Output = Result<(), SizeError>;
 
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) -> Result<(), SizeError> {
         self.op
             .run_simd(isa, self.rows, self.inputs, self.out, self.scratch)
+    }
+}
+
+impl Job for Run<'_, '_> {
+    fn scalar(self) -> Result<(), SizeError> {
+        self.op
+            .run_scalar(self.rows, self.inputs, self.out, self.scratch)
     }
 }

@@ -3,10 +3,6 @@
 //! 1. logits: the tile over the packed keys. Columns past the last key start at `PAST_END`, so that they are never the maximum;
 //! 2. exponentials: 8 at a time, split into the two planes. Lanes past the last key are masked to 0, and whole vectors past it stay 0 from the start;
 //! 3. output: the tile over the packed values, once for each plane.
-#![expect(
-    clippy::needless_range_loop,
-    reason = "arrays of registers: a loop with an index is surely unrolled"
-)]
 
 use core::ops::Range;
 
@@ -16,7 +12,7 @@ use super::view::View;
 use crate::SizeError;
 use crate::gemm::simd::Rows;
 use crate::gemm::{NR, ROWS, packed_index, padded_k, padded_n};
-use crate::isa::Isa;
+use crate::isa::{Isa, Routine, unroll};
 use crate::requantise::simd::quantise8;
 use crate::scratch::carve;
 
@@ -109,16 +105,14 @@ impl<'s> Workspace<'s> {
     }
 }
 
-/// One head's constants in registers' form.
-struct Head<I: Isa> {
-    logit_scale: I::F32,
+/// One head's constants.
+struct Head {
+    logit_scale: f32,
     out_scale: f32,
     /// Initial logits of the last, partial vector of keys; 0 where there is a key.
-    past_end: I::I32,
+    past_end: [i32; NR],
     /// All ones where the last vector of keys has a key.
-    mask: I::I16,
-    zero_point: I::I16,
-    min: I::I16,
+    mask: [i16; NR],
 }
 
 impl Attention<'_> {
@@ -134,22 +128,44 @@ impl Attention<'_> {
         let mut work = Workspace::new(self, scratch)?;
         for head in 0..self.heads {
             work.pack(self, head, k, v);
-            let constants = self.head(isa, head);
+            let constants = self.head(head);
             let mut row = rows.start;
             while row < rows.end {
                 let count = tile_rows::<I>(rows.end - row);
                 let queries = work.query_rows(self.q, q, head, row, count, self.head_dim);
                 let first = self.out.at(head, row - rows.start);
-                // SAFETY: `queries` are `count` rows inside q (checked by `run`) or in scratch, readable to the padded head size;
-                // `run` checked that `out` holds `rows`, and `new` that the heads lie within a row.
-                unsafe {
-                    let y = out.as_mut_ptr().add(first);
-                    match count {
-                        8 => self.group::<I, 8>(isa, &mut work, &constants, queries, y),
-                        4 => self.group::<I, 4>(isa, &mut work, &constants, queries, y),
-                        2 => self.group::<I, 2>(isa, &mut work, &constants, queries, y),
-                        _ => self.group::<I, 1>(isa, &mut work, &constants, queries, y),
-                    }
+                // SAFETY: `new` checked that the heads lie within a row of the output, and `run` that `out` holds `rows`.
+                let y = unsafe { out.as_mut_ptr().add(first) };
+                let (op, work, head) = (self, &mut work, &constants);
+                match count {
+                    8 => isa.call(Group::<8> {
+                        op,
+                        work,
+                        head,
+                        queries,
+                        y,
+                    }),
+                    4 => isa.call(Group::<4> {
+                        op,
+                        work,
+                        head,
+                        queries,
+                        y,
+                    }),
+                    2 => isa.call(Group::<2> {
+                        op,
+                        work,
+                        head,
+                        queries,
+                        y,
+                    }),
+                    _ => isa.call(Group::<1> {
+                        op,
+                        work,
+                        head,
+                        queries,
+                        y,
+                    }),
                 }
                 row += count;
             }
@@ -157,72 +173,73 @@ impl Attention<'_> {
         Ok(())
     }
 
-    #[inline(always)]
-    fn head<I: Isa>(&self, isa: I, head: usize) -> Head<I> {
+    fn head(&self, head: usize) -> Head {
         let (mut past_end, mut mask) = ([0; NR], [-1; NR]);
         if !self.keys.is_multiple_of(NR) {
             past_end[self.keys % NR..].fill(PAST_END);
             mask[self.keys % NR..].fill(0);
         }
-        // SAFETY: the arrays have 8 elements.
-        let (past_end, mask) =
-            unsafe { (isa.load_i32(past_end.as_ptr()), isa.load_i16(mask.as_ptr())) };
         Head {
-            logit_scale: isa.splat_f32(self.quantisation.logit_scale[head]),
+            logit_scale: self.quantisation.logit_scale[head],
             out_scale: self.quantisation.out_scale[head],
             past_end,
             mask,
-            zero_point: isa.splat_i16(i16::from(self.quantisation.zero_point)),
-            min: isa.splat_i16(i16::from(self.quantisation.min)),
         }
     }
+}
 
-    /// R query rows of one head; `y` is the head's first element of the first row.
-    ///
-    /// # Safety
-    /// `queries` are R rows readable to the padded head size; `work` is that of this operation, with the head packed; R rows of the output start at `y`.
+/// R query rows of one head. Whoever makes one promises: `queries` are R rows readable to the padded head size; `work` is that of `op`, with the
+/// head packed; `y` is the head's first element of the first of R rows of the output.
+struct Group<'g, 's, 'a, const R: usize> {
+    op: &'g Attention<'a>,
+    work: &'g mut Workspace<'s>,
+    head: &'g Head,
+    queries: Rows,
+    y: *mut i8,
+}
+
+impl<const R: usize> Routine for Group<'_, '_, '_, R> {
+    type Output = ();
+
     #[inline(always)]
-    unsafe fn group<I: Isa, const R: usize>(
-        &self,
-        isa: I,
-        work: &mut Workspace<'_>,
-        head: &Head<I>,
-        queries: Rows,
-        y: *mut i8,
-    ) {
-        let pitch = padded_k(self.keys);
-        // SAFETY: the caller's promises; `work` has 8 rows of `pitch` logits and plane bytes, and R ≤ 8.
+    fn simd<I: Isa>(self, isa: I) {
+        let pitch = padded_k(self.op.keys);
+        // SAFETY: as promised; `work` has 8 rows of `pitch` logits and plane bytes, and R ≤ 8.
         unsafe {
-            self.logits::<I, R>(isa, work, head, queries);
+            self.op
+                .logits::<I, R>(isa, self.work, self.head, self.queries);
             let mut factors = [0.0; R];
             for (r, factor) in factors.iter_mut().enumerate() {
-                let sum = self.softmax_row(isa, work, head, r * pitch);
-                *factor = head.out_scale / sum as f32;
+                let sum = self.op.softmax_row(isa, self.work, self.head, r * pitch);
+                *factor = self.head.out_scale / sum as f32;
             }
-            self.mix::<I, R>(isa, work, head, factors, y);
+            self.op.mix::<I, R>(isa, self.work, factors, self.y);
         }
     }
+}
 
+impl Attention<'_> {
     /// # Safety
-    /// As `group`.
+    /// As `Group`.
     #[inline(always)]
     unsafe fn logits<I: Isa, const R: usize>(
         &self,
         isa: I,
         work: &mut Workspace<'_>,
-        head: &Head<I>,
+        head: &Head,
         queries: Rows,
     ) {
         let (dim, pitch) = (padded_k(self.head_dim), padded_k(self.keys));
         let mut key = 0;
         while key < self.keys {
-            let init = if key + NR > self.keys {
-                head.past_end
-            } else {
-                isa.splat_i32(0)
-            };
+            let partial = key + NR > self.keys;
             // SAFETY: the caller's promises; `key` is a multiple of 8 below the padded number of keys.
             unsafe {
+                let init = if partial {
+                    isa.load_i32(head.past_end.as_ptr())
+                } else {
+                    isa.splat_i32(0)
+                };
                 let acc = isa.tile::<R>(
                     init,
                     queries.first,
@@ -230,9 +247,9 @@ impl Attention<'_> {
                     dim,
                     work.keys.as_ptr().add(key * dim),
                 );
-                for r in 0..R {
+                unroll!(R, r, {
                     isa.store_i32(work.logits.as_mut_ptr().add(r * pitch + key), acc[r]);
-                }
+                });
             }
             key += NR;
         }
@@ -241,13 +258,13 @@ impl Attention<'_> {
     /// Splits the exponentials of the logits at `first` into the planes; returns their sum.
     ///
     /// # Safety
-    /// As `group`; `first` is the start of a row.
+    /// As `Group`; `first` is the start of a row.
     #[inline(always)]
     unsafe fn softmax_row<I: Isa>(
         &self,
         isa: I,
         work: &mut Workspace<'_>,
-        head: &Head<I>,
+        head: &Head,
         first: usize,
     ) -> i32 {
         // SAFETY: `j + 8` never exceeds the padded number of keys, the length of a row.
@@ -263,20 +280,23 @@ impl Attention<'_> {
                 max = isa.max_i32(max, isa.load_i32(logits.add(j)));
                 j += NR;
             }
-            let max = isa.splat_i32(isa.reduce_max(max));
+            let (max, logit_scale) = (
+                isa.splat_i32(isa.reduce_max(max)),
+                isa.splat_f32(head.logit_scale),
+            );
             let (low_bits, mut sum) = (isa.splat_i16(127), isa.splat_i32(0));
             let mut j = 0;
             while j < self.keys {
                 let below = isa.mul_f32(
                     isa.to_f32(isa.sub_i32(max, isa.load_i32(logits.add(j)))),
-                    head.logit_scale,
+                    logit_scale,
                 );
                 let mut e = exp2_neg(
                     isa,
                     isa.round_sat16(isa.min_f32(below, isa.splat_f32(T_MAX))),
                 );
                 if j + NR > self.keys {
-                    e = isa.and_i16(e, head.mask);
+                    e = isa.and_i16(e, isa.load_i16(head.mask.as_ptr()));
                 }
                 sum = isa.accumulate(sum, e);
                 isa.store_sat8(high.add(j), isa.shift_right_i16::<7>(e));
@@ -288,18 +308,19 @@ impl Attention<'_> {
     }
 
     /// # Safety
-    /// As `group`.
+    /// As `Group`.
     #[inline(always)]
     unsafe fn mix<I: Isa, const R: usize>(
         &self,
         isa: I,
         work: &Workspace<'_>,
-        head: &Head<I>,
         factors: [f32; R],
         y: *mut i8,
     ) {
         let pitch = padded_k(self.keys);
         let (zero, weight) = (isa.splat_i32(0), isa.splat_f32(128.0));
+        let zero_point = isa.splat_i16(i16::from(self.quantisation.zero_point));
+        let min = isa.splat_i16(i16::from(self.quantisation.min));
         let mut d = 0;
         while d < self.head_dim {
             // SAFETY: the caller's promises; `d` is a multiple of 8 below the padded head size.
@@ -307,22 +328,38 @@ impl Attention<'_> {
                 let values = work.values.as_ptr().add(d * pitch);
                 let high = isa.tile::<R>(zero, work.high.as_ptr(), pitch, pitch, values);
                 let low = isa.tile::<R>(zero, work.low.as_ptr(), pitch, pitch, values);
-                for r in 0..R {
-                    let mixed =
-                        isa.add_f32(isa.mul_f32(isa.to_f32(high[r]), weight), isa.to_f32(low[r]));
+                unroll!(R, r, {
+                    let high = isa.mul_f32(isa.to_f32(high[r]), weight);
+                    let mixed = isa.add_f32(high, isa.to_f32(low[r]));
                     let scaled = isa.mul_f32(mixed, isa.splat_f32(factors[r]));
-                    let q = quantise8(isa, scaled, head.zero_point, head.min);
-                    let target = y.add(r * self.out.row_stride + d);
-                    if d + NR <= self.head_dim {
-                        isa.store_sat8(target, q);
-                    } else {
-                        let mut buffer = [0; NR];
-                        isa.store_sat8(buffer.as_mut_ptr(), q);
-                        core::ptr::copy_nonoverlapping(buffer.as_ptr(), target, self.head_dim - d);
-                    }
-                }
+                    let q = quantise8(isa, scaled, zero_point, min);
+                    store_columns(
+                        isa,
+                        y.add(r * self.out.row_stride + d),
+                        q,
+                        self.head_dim - d,
+                    );
+                });
             }
             d += NR;
+        }
+    }
+}
+
+/// Stores the first `count` values, at most 8.
+///
+/// # Safety
+/// `y` is valid for writing that many.
+#[inline(always)]
+unsafe fn store_columns<I: Isa>(isa: I, y: *mut i8, v: I::I16, count: usize) {
+    // SAFETY: the caller's promise; the buffer has 8 elements.
+    unsafe {
+        if count >= NR {
+            isa.store_sat8(y, v);
+        } else {
+            let mut buffer = [0; NR];
+            isa.store_sat8(buffer.as_mut_ptr(), v);
+            core::ptr::copy_nonoverlapping(buffer.as_ptr(), y, count);
         }
     }
 }

@@ -6,7 +6,7 @@ mod simd;
 use core::ops::Range;
 
 use crate::error::{at_least, exact, length, row_range, rule, values};
-use crate::isa::{Isa, Job, dispatch};
+use crate::isa::{Isa, Job, Routine, dispatch};
 use crate::scratch::space;
 use crate::{ConvShape, Kernel, Out, Output, ParamError, Requantise, SizeError};
 
@@ -156,15 +156,19 @@ struct Run<'r, 'a> {
     scratch: &'r mut [i8],
 }
 
-impl Job for Run<'_, '_> {
-    fn scalar(mut self) -> Result<(), SizeError> {
-        self.op.run_scalar(self.rows, self.x, &mut self.out);
-        Ok(())
-    }
+impl Routine for Run<'_, '_> {
+    type Output = Result<(), SizeError>;
 
     #[inline(always)]
     fn simd<I: Isa>(mut self, isa: I) -> Result<(), SizeError> {
         self.op
             .run_simd(isa, self.rows, self.x, &mut self.out, self.scratch)
+    }
+}
+
+impl Job for Run<'_, '_> {
+    fn scalar(mut self) -> Result<(), SizeError> {
+        self.op.run_scalar(self.rows, self.x, &mut self.out);
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use core::ops::Range;
 
 use super::Depthwise;
 use crate::gemm::NR;
-use crate::isa::Isa;
+use crate::isa::{Isa, Routine};
 use crate::requantise::simd::Target;
 use crate::scratch::carve;
 use crate::{Out, SizeError};
@@ -92,8 +92,7 @@ impl Depthwise<'_> {
         let inner = self.inner_columns();
         for block in 0..blocks {
             let c = (block * BLOCK).min(channels - BLOCK);
-            // SAFETY: the caller's promises.
-            unsafe { self.inner_block(isa, buffers, oy, c, inner.clone(), first) };
+            self.inner_block(isa, buffers, oy, c, inner.clone(), first);
         }
         for ox in (0..inner.start).chain(inner.end..self.shape.out_w as usize) {
             self.shape.gather(buffers.x, self.pad, oy, ox, patch);
@@ -121,11 +120,8 @@ impl Depthwise<'_> {
     }
 
     /// 16 channels from `c` on, of the pixels `columns` of row `oy`, read in place.
-    ///
-    /// # Safety
-    /// As `row_simd`, with `columns` inside `inner_columns` and `c + 16` within the channels.
     #[inline(always)]
-    unsafe fn inner_block<I: Isa>(
+    fn inner_block<I: Isa>(
         &self,
         isa: I,
         buffers: Buffers<'_>,
@@ -134,38 +130,20 @@ impl Depthwise<'_> {
         columns: Range<usize>,
         first: usize,
     ) {
-        let channels = self.pad.len();
-        let left = self.shape.start(1, columns.start);
         let mut lines = [buffers.pad_row.as_ptr(); 3];
         for (ky, line) in lines.iter_mut().enumerate() {
             if let Some(start) = self.shape.pixel(self.shape.start(0, oy) + ky as isize, 0) {
                 *line = buffers.x[start..].as_ptr();
             }
         }
-        // SAFETY: a line is a whole row of the image or of padding; the window of every column lies between its ends.
-        unsafe {
-            let mut weights = [isa.load_taps(self.weights.as_ptr().add(c)); 9];
-            for (tap, weight) in weights.iter_mut().enumerate() {
-                *weight = isa.load_taps(self.weights.as_ptr().add(tap * channels + c));
-            }
-            let (bias, scale) = self.epilogue(isa, c);
-            let mut offset = left * channels as isize + c as isize;
-            for ox in columns {
-                let at = |ky: usize, kx: usize| lines[ky].offset(offset).add(kx * channels);
-                let mut acc = bias;
-                acc = isa.tap_pair(acc, [at(0, 0), at(0, 1)], [weights[0], weights[1]]);
-                acc = isa.tap_pair(acc, [at(0, 2), at(1, 0)], [weights[2], weights[3]]);
-                acc = isa.tap_pair(acc, [at(1, 1), at(1, 2)], [weights[4], weights[5]]);
-                acc = isa.tap_pair(acc, [at(2, 0), at(2, 1)], [weights[6], weights[7]]);
-                acc = isa.tap(acc, at(2, 2), weights[8]);
-                let index = first + ox * channels + c;
-                buffers.target.store(isa, [acc[0]], scale[0], index, 0, NR);
-                buffers
-                    .target
-                    .store(isa, [acc[1]], scale[1], index + NR, 0, NR);
-                offset += self.shape.stride[1] as isize * channels as isize;
-            }
-        }
+        isa.call(InnerBlock {
+            op: self,
+            lines,
+            target: buffers.target,
+            c,
+            columns,
+            first,
+        });
     }
 
     /// 16 channels from `c` on of one pixel, whose window lies in `patch`, to element `index` of the target.
@@ -198,8 +176,8 @@ impl Depthwise<'_> {
                 let last = tap * channels + c;
                 acc = isa.tap(acc, x.add(last), isa.load_taps(w.add(last)));
             }
-            target.store(isa, [acc[0]], scale[0], index, 0, NR);
-            target.store(isa, [acc[1]], scale[1], index + NR, 0, NR);
+            target.store_whole(isa, [acc[0]], scale[0], index, 0);
+            target.store_whole(isa, [acc[1]], scale[1], index + NR, 0);
         }
     }
 
@@ -219,6 +197,57 @@ impl Depthwise<'_> {
                 [isa.load_i32(bias), isa.load_i32(bias.add(NR))],
                 [isa.load_f32(scale), isa.load_f32(scale.add(NR))],
             )
+        }
+    }
+}
+
+/// 16 channels from `c` on, of the pixels `columns` of an output row that starts at element `first`. Whoever makes one promises: the lines are whole rows
+/// of the image or of padding, the window of every column lies between their ends, `c + 16` within the channels, and the row in the target.
+struct InnerBlock<'b, 'a> {
+    op: &'b Depthwise<'a>,
+    lines: [*const i8; 3],
+    target: Target,
+    c: usize,
+    columns: Range<usize>,
+    first: usize,
+}
+
+impl Routine for InnerBlock<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn simd<I: Isa>(self, isa: I) {
+        let Self {
+            op,
+            lines,
+            target,
+            c,
+            columns,
+            first,
+        } = self;
+        let channels = op.pad.len();
+        let left = op.shape.start(1, columns.start);
+        // SAFETY: as promised.
+        unsafe {
+            let mut weights = [isa.load_taps(op.weights.as_ptr().add(c)); 9];
+            for (tap, weight) in weights.iter_mut().enumerate() {
+                *weight = isa.load_taps(op.weights.as_ptr().add(tap * channels + c));
+            }
+            let (bias, scale) = op.epilogue(isa, c);
+            let mut offset = left * channels as isize + c as isize;
+            for ox in columns {
+                let at = |ky: usize, kx: usize| lines[ky].offset(offset).add(kx * channels);
+                let mut acc = bias;
+                acc = isa.tap_pair(acc, [at(0, 0), at(0, 1)], [weights[0], weights[1]]);
+                acc = isa.tap_pair(acc, [at(0, 2), at(1, 0)], [weights[2], weights[3]]);
+                acc = isa.tap_pair(acc, [at(1, 1), at(1, 2)], [weights[4], weights[5]]);
+                acc = isa.tap_pair(acc, [at(2, 0), at(2, 1)], [weights[6], weights[7]]);
+                acc = isa.tap(acc, at(2, 2), weights[8]);
+                let index = first + ox * channels + c;
+                target.store_whole(isa, [acc[0]], scale[0], index, 0);
+                target.store_whole(isa, [acc[1]], scale[1], index + NR, 0);
+                offset += op.shape.stride[1] as isize * channels as isize;
+            }
         }
     }
 }

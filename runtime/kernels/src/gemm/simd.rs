@@ -2,8 +2,8 @@
 //!
 //! Rows outside, panels inside: 8 rows stay in L1 while the weights stream past. Fewer than 8 rows left run as 4, 2 and 1, not as wasted rows.
 
-use super::{Gemm, NR, padded_k, padded_n};
-use crate::isa::Isa;
+use super::{Gemm, NR, padded_k};
+use crate::isa::{Isa, Routine};
 use crate::requantise::simd::Target;
 
 /// Rows of s8, `stride` apart, each readable to the padded K.
@@ -31,44 +31,89 @@ impl Gemm<'_> {
         unsafe {
             let mut done = 0;
             if I::ROWS == 8 && count >= 8 {
-                self.group::<I, 8>(isa, x, target, first);
+                isa.call(Group::<8> {
+                    gemm: self,
+                    x,
+                    target,
+                    first,
+                });
                 done = 8;
             }
             while count - done >= 4 {
-                self.group::<I, 4>(isa, x.from(done), target, first + done * self.n);
+                isa.call(Group::<4> {
+                    gemm: self,
+                    x: x.from(done),
+                    target,
+                    first: first + done * self.n,
+                });
                 done += 4;
             }
             if count - done >= 2 {
-                self.group::<I, 2>(isa, x.from(done), target, first + done * self.n);
+                isa.call(Group::<2> {
+                    gemm: self,
+                    x: x.from(done),
+                    target,
+                    first: first + done * self.n,
+                });
                 done += 2;
             }
             if count > done {
-                self.group::<I, 1>(isa, x.from(done), target, first + done * self.n);
+                isa.call(Group::<1> {
+                    gemm: self,
+                    x: x.from(done),
+                    target,
+                    first: first + done * self.n,
+                });
             }
             target.look_up(isa, &self.requantise, first, count * self.n);
         }
     }
+}
 
-    /// R rows times all panels.
-    ///
-    /// # Safety
-    /// As `rows_simd`, for R rows.
+/// R rows times all panels. Whoever makes one promises what `rows_simd` asks for, for R rows.
+struct Group<'g, 'a, const R: usize> {
+    gemm: &'g Gemm<'a>,
+    x: Rows,
+    target: Target,
+    first: usize,
+}
+
+impl<const R: usize> Routine for Group<'_, '_, R> {
+    type Output = ();
+
     #[inline(always)]
-    unsafe fn group<I: Isa, const R: usize>(&self, isa: I, x: Rows, target: Target, first: usize) {
-        let k = padded_k(self.k);
+    fn simd<I: Isa>(self, isa: I) {
+        let Gemm {
+            n: columns,
+            weights,
+            ref requantise,
+            ..
+        } = *self.gemm;
+        let k = padded_k(self.gemm.k);
         let mut n = 0;
-        while n < self.n {
-            // SAFETY: weights, bias and scale are padded to whole panels (`Gemm::new`).
+        while n < columns {
+            // SAFETY: weights, bias and scale are padded to whole panels (`Gemm::new`); rows and target are promised.
             unsafe {
-                let bias = isa.load_i32(self.requantise.bias.as_ptr().add(n));
-                let scale = isa.load_f32(self.requantise.scale.as_ptr().add(n));
-                let acc =
-                    isa.tile::<R>(bias, x.first, x.stride, k, self.weights.as_ptr().add(n * k));
-                target.store(isa, acc, scale, first + n, self.n, (self.n - n).min(NR));
+                let bias = isa.load_i32(requantise.bias.as_ptr().add(n));
+                let scale = isa.load_f32(requantise.scale.as_ptr().add(n));
+                let acc = isa.tile::<R>(
+                    bias,
+                    self.x.first,
+                    self.x.stride,
+                    k,
+                    weights.as_ptr().add(n * k),
+                );
+                self.target.store(
+                    isa,
+                    acc,
+                    scale,
+                    self.first + n,
+                    columns,
+                    (columns - n).min(NR),
+                );
             }
             n += NR;
         }
-        debug_assert!(n == padded_n(self.n));
     }
 }
 

@@ -5,7 +5,7 @@
 
 use core::arch::x86_64::*;
 
-use super::Isa;
+use super::{Isa, Routine};
 use crate::Avx2;
 
 /// Methods that compute in registers.
@@ -28,6 +28,17 @@ impl Isa for Avx2 {
     /// Widened to 16 × i16.
     type Taps = __m256i;
     const ROWS: usize = 4;
+
+    #[inline(always)]
+    fn call<R: Routine>(self, routine: R) -> R::Output {
+        #[inline(never)]
+        #[target_feature(enable = "avx2")]
+        fn enabled<R: Routine>(token: Avx2, routine: R) -> R::Output {
+            routine.simd(token)
+        }
+        // SAFETY: the token proves that the CPU has the instructions that the callee enables.
+        unsafe { enabled(self, routine) }
+    }
 
     #[inline(always)]
     unsafe fn load_i16(self, p: *const i16) -> __m128i {

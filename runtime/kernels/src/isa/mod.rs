@@ -1,9 +1,9 @@
 //! What an instruction set provides: a few operations on 8 lanes, and the GEMM tile.
 //!
 //! The operations (`*/simd.rs`) are written once over [`Isa`]. A value of an `Isa` type is a CPU token, so whoever calls a method holds the proof that the
-//! instructions exist; [`dispatch`] is the one place where code compiled for an instruction set is entered.
+//! instructions exist; [`Isa::call`] is the one place where code compiled for an instruction set is entered.
 //!
-//! Everything below `dispatch` is `#[inline(always)]`, so that it is compiled inside the function that enables the instructions. For the same reason
+//! Everything below `call` is `#[inline(always)]`, so that it is compiled inside the function that enables the instructions. For the same reason
 //! vector values do not pass through closures or iterator adapters.
 #![allow(
     clippy::needless_range_loop,
@@ -17,11 +17,7 @@ mod neon;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod neon_dotprod;
 
-#[cfg(target_arch = "x86_64")]
-use crate::Avx2;
 use crate::{Kernel, SizeError};
-#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-use crate::{Neon, NeonDotprod};
 
 /// An instruction set. Vectors have 8 lanes, whatever the registers; float operations round to nearest even, one at a time.
 pub(crate) trait Isa: Copy {
@@ -35,6 +31,9 @@ pub(crate) trait Isa: Copy {
     type Taps: Copy;
     /// Rows of the largest tile: 8 or 4.
     const ROWS: usize;
+
+    /// Runs `routine` as a function of its own: hot loops get all registers, and loops around them cannot spoil them.
+    fn call<R: Routine>(self, routine: R) -> R::Output;
 
     /// Loads 8 values.
     ///
@@ -144,44 +143,44 @@ pub(crate) trait Isa: Copy {
     ) -> [Self::I32; R];
 }
 
+/// Code over [`Isa`] that can be compiled as a function of its own for each instruction set.
+pub(crate) trait Routine {
+    type Output;
+    /// Must be `#[inline(always)]`.
+    fn simd<I: Isa>(self, isa: I) -> Self::Output;
+}
+
 /// One `run` call of an operation, for whichever kernel was chosen.
-pub(crate) trait Job {
+pub(crate) trait Job: Routine<Output = Result<(), SizeError>> {
     /// With the reference.
     fn scalar(self) -> Result<(), SizeError>;
-    /// With an instruction set. Must be `#[inline(always)]`.
-    fn simd<I: Isa>(self, isa: I) -> Result<(), SizeError>;
 }
 
 /// Runs `job` with `kernel`.
 pub(crate) fn dispatch<J: Job>(kernel: Kernel, job: J) -> Result<(), SizeError> {
     match kernel {
         Kernel::Scalar => job.scalar(),
-        // SAFETY: the token proves that the CPU has the instructions that the callee enables.
         #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-        Kernel::Neon(token) => unsafe { with_neon(token, job) },
-        // SAFETY: as above.
+        Kernel::Neon(token) => token.call(job),
         #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-        Kernel::NeonDotprod(token) => unsafe { with_neon_dotprod(token, job) },
-        // SAFETY: as above.
+        Kernel::NeonDotprod(token) => token.call(job),
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx2(token) => unsafe { with_avx2(token, job) },
+        Kernel::Avx2(token) => token.call(job),
     }
 }
 
-#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-#[target_feature(enable = "neon")]
-fn with_neon<J: Job>(token: Neon, job: J) -> Result<(), SizeError> {
-    job.simd(token)
+/// Repeats a block for r = 0..R with constant `r`, so that arrays of vectors stay in registers. (A loop over an array of accumulators may or may not be
+/// unrolled; if not, the whole tile lives on the stack.)
+macro_rules! unroll {
+    ($rows:ident, $r:ident, $body:block) => {
+        unroll!(@ $rows, $r, $body, 0 1 2 3 4 5 6 7)
+    };
+    (@ $rows:ident, $r:ident, $body:block, $($index:literal)*) => {{
+        const { assert!($rows <= 8) };
+        $(if $index < $rows {
+            let $r: usize = $index;
+            $body
+        })*
+    }};
 }
-
-#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-#[target_feature(enable = "neon,dotprod")]
-fn with_neon_dotprod<J: Job>(token: NeonDotprod, job: J) -> Result<(), SizeError> {
-    job.simd(token)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn with_avx2<J: Job>(token: Avx2, job: J) -> Result<(), SizeError> {
-    job.simd(token)
-}
+pub(crate) use unroll;

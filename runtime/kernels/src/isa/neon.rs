@@ -9,7 +9,7 @@
 
 use core::arch::aarch64::*;
 
-use super::Isa;
+use super::{Isa, Routine};
 use crate::{Neon, NeonDotprod};
 
 /// 8 lanes in two registers.
@@ -31,13 +31,24 @@ macro_rules! neon_ops {
 
 /// Both kernels share all but the tile.
 macro_rules! neon {
-    ($token:ty, $rows:expr, $tile:path) => {
+    ($token:ty, $features:literal, $rows:expr, $tile:path) => {
         impl Isa for $token {
             type I16 = int16x8_t;
             type I32 = Pair<int32x4_t>;
             type F32 = Pair<float32x4_t>;
             type Taps = int8x16_t;
             const ROWS: usize = $rows;
+
+            #[inline(always)]
+            fn call<R: Routine>(self, routine: R) -> R::Output {
+                #[inline(never)]
+                #[target_feature(enable = $features)]
+                fn enabled<R: Routine>(token: $token, routine: R) -> R::Output {
+                    routine.simd(token)
+                }
+                // SAFETY: the token proves that the CPU has the instructions that the callee enables.
+                unsafe { enabled(self, routine) }
+            }
 
             #[inline(always)]
             unsafe fn load_i16(self, p: *const i16) -> int16x8_t {
@@ -192,8 +203,8 @@ macro_rules! neon {
     };
 }
 
-neon!(Neon, 4, tile);
-neon!(NeonDotprod, 8, super::neon_dotprod::tile);
+neon!(Neon, "neon", 4, tile);
+neon!(NeonDotprod, "neon,dotprod", 8, super::neon_dotprod::tile);
 
 #[inline(always)]
 unsafe fn add_wide(acc: Pair<int32x4_t>, v: int16x8_t) -> Pair<int32x4_t> {

@@ -7,7 +7,7 @@ use core::ops::Range;
 
 use crate::error::{at_least, exact, length, row_range, size, values};
 use crate::gemm::{DIM_MAX, TENSOR_MAX};
-use crate::isa::{Isa, Job, dispatch};
+use crate::isa::{Isa, Job, Routine, dispatch};
 use crate::{Kernel, Out, ParamError, SizeError};
 
 /// C·x and sums of C values of s16 stay below 2²⁹.
@@ -187,14 +187,18 @@ struct Run<'r, 'a> {
     out: Out<'r>,
 }
 
-impl Job for Run<'_, '_> {
-    fn scalar(mut self) -> Result<(), SizeError> {
-        self.op.run_scalar(self.rows, self.x, &mut self.out);
-        Ok(())
-    }
+impl Routine for Run<'_, '_> {
+    type Output = Result<(), SizeError>;
 
     #[inline(always)]
     fn simd<I: Isa>(mut self, isa: I) -> Result<(), SizeError> {
         self.op.run_simd(isa, self.rows, self.x, &mut self.out)
+    }
+}
+
+impl Job for Run<'_, '_> {
+    fn scalar(mut self) -> Result<(), SizeError> {
+        self.op.run_scalar(self.rows, self.x, &mut self.out);
+        Ok(())
     }
 }

@@ -7,7 +7,7 @@ use core::ops::Range;
 
 use crate::error::{at_least, exact, row_range, size};
 use crate::gemm::{DIM_MAX, ROWS, TENSOR_MAX, padded_k};
-use crate::isa::{Isa, Job, dispatch};
+use crate::isa::{Isa, Job, Routine, dispatch};
 use crate::scratch::space;
 use crate::{Gemm, Kernel, Out, ParamError, SizeError};
 
@@ -105,15 +105,19 @@ struct Run<'r, 'a> {
     scratch: &'r mut [i8],
 }
 
-impl Job for Run<'_, '_> {
-    fn scalar(mut self) -> Result<(), SizeError> {
-        self.op.run_scalar(self.rows, self.x, &mut self.out);
-        Ok(())
-    }
+impl Routine for Run<'_, '_> {
+    type Output = Result<(), SizeError>;
 
     #[inline(always)]
     fn simd<I: Isa>(mut self, isa: I) -> Result<(), SizeError> {
         self.op
             .run_simd(isa, self.rows, self.x, &mut self.out, self.scratch)
+    }
+}
+
+impl Job for Run<'_, '_> {
+    fn scalar(mut self) -> Result<(), SizeError> {
+        self.op.run_scalar(self.rows, self.x, &mut self.out);
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The reference, used by every kernel.
 
 use super::PoolLinear;
-use crate::gemm::{packed_index, padded_k};
+use crate::gemm::{K_STEP, NR, padded_k};
 use crate::scratch::carve;
 use crate::{Out, SizeError};
 
@@ -19,13 +19,21 @@ impl PoolLinear<'_> {
                 *sum += i32::from(x);
             }
         }
-        let padded = padded_k(self.gemm.k);
-        for n in 0..self.gemm.n {
-            let products = sums
-                .iter()
-                .enumerate()
-                .map(|(k, sum)| sum * i32::from(self.gemm.weights[packed_index(n, k, padded)]));
-            self.gemm.requantise.store(products.sum(), n, &mut out, n);
+        let panels = self.gemm.weights.chunks_exact(NR * padded_k(self.gemm.k));
+        for (panel, weights) in panels.enumerate() {
+            let mut acc = [0; NR];
+            for (x, block) in sums.chunks(K_STEP).zip(weights.chunks_exact(NR * K_STEP)) {
+                for (acc, weights) in acc.iter_mut().zip(block.chunks_exact(K_STEP)) {
+                    *acc += x
+                        .iter()
+                        .zip(weights)
+                        .map(|(x, &w)| x * i32::from(w))
+                        .sum::<i32>();
+                }
+            }
+            for (n, &acc) in (panel * NR..self.gemm.n).zip(&acc) {
+                self.gemm.requantise.store(acc, n, &mut out, n);
+            }
         }
         Ok(())
     }

@@ -1,14 +1,10 @@
 //! The epilogue for 8 channels at a time, straight from the tile's registers.
 //!
 //! The table is not applied here: its 16 registers do not fit beside a tile. The caller looks whole rows up afterwards ([`Target::look_up`]).
-#![expect(
-    clippy::needless_range_loop,
-    reason = "arrays of registers: a loop with an index is surely unrolled"
-)]
 
 use super::{Out, Output, Requantise};
 use crate::gemm::NR;
-use crate::isa::Isa;
+use crate::isa::{Isa, Routine, unroll};
 
 /// 2²²−1, beyond which `round` is not defined; only an s32 output can show it.
 const ROUND_MAX: f32 = 4_194_303.0;
@@ -61,85 +57,110 @@ impl Target {
         pitch: usize,
         count: usize,
     ) {
-        for r in 0..R {
-            // SAFETY: the caller's promise; a partial vector goes through a buffer of 8.
-            unsafe {
-                let scaled = isa.mul_f32(isa.to_f32(acc[r]), scale);
-                if count == NR {
-                    self.store_8(isa, scaled, first + r * pitch);
-                } else {
-                    self.store_part(isa, scaled, first + r * pitch, count);
-                }
+        // SAFETY: the caller's promise.
+        unsafe {
+            if count < NR {
+                self.store_part(isa, acc, scale, first, pitch, count);
+            } else {
+                self.store_whole(isa, acc, scale, first, pitch);
             }
         }
     }
 
-    /// 8 scaled values to `index..index + 8`.
+    /// As `store` for 8 columns.
     ///
     /// # Safety
-    /// Those elements lie in `out`.
+    /// As `store`.
     #[inline(always)]
-    unsafe fn store_8<I: Isa>(self, isa: I, scaled: I::F32, index: usize) {
+    pub(crate) unsafe fn store_whole<I: Isa, const R: usize>(
+        self,
+        isa: I,
+        acc: [I::I32; R],
+        scale: I::F32,
+        first: usize,
+        pitch: usize,
+    ) {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
                 Self::S8 { y, zero_point, min } => {
-                    isa.store_sat8(
-                        y.add(index),
-                        quantise8(isa, scaled, isa.splat_i16(zero_point), isa.splat_i16(min)),
-                    );
+                    let (zero_point, min) = (isa.splat_i16(zero_point), isa.splat_i16(min));
+                    unroll!(R, r, {
+                        let scaled = isa.mul_f32(isa.to_f32(acc[r]), scale);
+                        isa.store_sat8(
+                            y.add(first + r * pitch),
+                            quantise8(isa, scaled, zero_point, min),
+                        );
+                    });
                 }
-                Self::S16(y) => isa.store_i16(y.add(index), isa.round_sat16(scaled)),
-                Self::S16Add(y) => {
-                    let residual = isa.load_i16(y.add(index));
-                    isa.store_i16(
-                        y.add(index),
-                        isa.add_sat_i16(isa.round_sat16(scaled), residual),
-                    );
-                }
+                Self::S16(y) => unroll!(R, r, {
+                    let scaled = isa.mul_f32(isa.to_f32(acc[r]), scale);
+                    isa.store_i16(y.add(first + r * pitch), isa.round_sat16(scaled));
+                }),
+                Self::S16Add(y) => unroll!(R, r, {
+                    let y = y.add(first + r * pitch);
+                    let scaled = isa.mul_f32(isa.to_f32(acc[r]), scale);
+                    isa.store_i16(y, isa.add_sat_i16(isa.round_sat16(scaled), isa.load_i16(y)));
+                }),
                 Self::S32(y) => {
                     let (low, high) = (isa.splat_f32(-ROUND_MAX), isa.splat_f32(ROUND_MAX));
-                    isa.store_i32(
-                        y.add(index),
-                        isa.round_i32(isa.min_f32(isa.max_f32(scaled, low), high)),
-                    );
+                    unroll!(R, r, {
+                        let scaled = isa.mul_f32(isa.to_f32(acc[r]), scale);
+                        let clamped = isa.min_f32(isa.max_f32(scaled, low), high);
+                        isa.store_i32(y.add(first + r * pitch), isa.round_i32(clamped));
+                    });
                 }
             }
         }
     }
 
-    /// The first `count` of 8 scaled values to `index..index + count`.
+    /// As `store` for fewer than 8 columns, row by row through a buffer of 8.
+    ///
+    /// # Safety
+    /// As `store`.
+    #[inline(always)]
+    unsafe fn store_part<I: Isa, const R: usize>(
+        self,
+        isa: I,
+        acc: [I::I32; R],
+        scale: I::F32,
+        first: usize,
+        pitch: usize,
+        count: usize,
+    ) {
+        /// Runs `store_whole` on a buffer that starts as the output's elements.
+        macro_rules! buffered {
+            ($y:expr, $zero:expr, $acc:expr, $form:expr) => {{
+                let mut buffer = [$zero; NR];
+                core::ptr::copy_nonoverlapping($y, buffer.as_mut_ptr(), count);
+                $form(buffer.as_mut_ptr()).store_whole(isa, [$acc], scale, 0, 0);
+                core::ptr::copy_nonoverlapping(buffer.as_ptr(), $y, count);
+            }};
+        }
+        let mut rows = [0; NR * NR];
+        // SAFETY: the caller's promise, with count < 8; the buffers have 8 elements, for each of R ≤ 8 rows.
+        unsafe {
+            unroll!(R, r, {
+                isa.store_i32(rows.as_mut_ptr().add(r * NR), acc[r]);
+            });
+            for r in 0..R {
+                let (acc, index) = (isa.load_i32(rows.as_ptr().add(r * NR)), first + r * pitch);
+                match self {
+                    Self::S8 { y, zero_point, min } => {
+                        buffered!(y.add(index), 0_i8, acc, |y| Self::S8 { y, zero_point, min });
+                    }
+                    Self::S16(y) => buffered!(y.add(index), 0_i16, acc, Self::S16),
+                    Self::S16Add(y) => buffered!(y.add(index), 0_i16, acc, Self::S16Add),
+                    Self::S32(y) => buffered!(y.add(index), 0_i32, acc, Self::S32),
+                }
+            }
+        }
+    }
+
+    /// Replaces `count` elements from `first` on by their table entries, if the output has a table.
     ///
     /// # Safety
     /// Those elements lie in `out`.
-    #[inline(always)]
-    unsafe fn store_part<I: Isa>(self, isa: I, scaled: I::F32, index: usize, count: usize) {
-        /// Runs `store_8` on a buffer that starts as the output's elements.
-        macro_rules! buffered {
-            ($y:expr, $zero:expr, $form:expr) => {{
-                let mut buffer = [$zero; NR];
-                core::ptr::copy_nonoverlapping($y.add(index), buffer.as_mut_ptr(), count);
-                $form(buffer.as_mut_ptr()).store_8(isa, scaled, 0);
-                core::ptr::copy_nonoverlapping(buffer.as_ptr(), $y.add(index), count);
-            }};
-        }
-        // SAFETY: the caller's promise, with count ≤ 8; the buffer has 8 elements.
-        unsafe {
-            match self {
-                Self::S8 { y, zero_point, min } => {
-                    buffered!(y, 0_i8, |y| Self::S8 { y, zero_point, min });
-                }
-                Self::S16(y) => buffered!(y, 0_i16, Self::S16),
-                Self::S16Add(y) => buffered!(y, 0_i16, Self::S16Add),
-                Self::S32(y) => buffered!(y, 0_i32, Self::S32),
-            }
-        }
-    }
-
-    /// Replaces `range` by its table entries, if the output has a table.
-    ///
-    /// # Safety
-    /// The range lies in `out`.
     #[inline(always)]
     pub(crate) unsafe fn look_up<I: Isa>(
         self,
@@ -156,8 +177,30 @@ impl Target {
         ) = (self, &requantise.output)
         {
             // SAFETY: the caller's promise.
-            unsafe { isa.look_up(table, y.add(first), count) };
+            let first = unsafe { y.add(first) };
+            isa.call(LookUp {
+                table,
+                first,
+                count,
+            });
         }
+    }
+}
+
+/// Elements that `Target::look_up` promises to exist.
+struct LookUp<'t> {
+    table: &'t [i8; 256],
+    first: *mut i8,
+    count: usize,
+}
+
+impl Routine for LookUp<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn simd<I: Isa>(self, isa: I) {
+        // SAFETY: `Target::look_up`'s caller promises these elements.
+        unsafe { isa.look_up(self.table, self.first, self.count) };
     }
 }
 
