@@ -239,7 +239,8 @@ fn install_by_rust(project: &Project, tool: Tool) {
         }
     };
     println!("installing {}:", tool.name());
-    if let Err(error) = command.run() {
+    // rustup would add a backtrace of itself.
+    if let Err(error) = command.env("RUST_BACKTRACE", "0").run() {
         println!("  did not work: {error}");
     }
 }
@@ -268,7 +269,7 @@ fn install_by_debian(project: &Project, missing: &[Tool]) -> Result<()> {
     cmd!(sh, "{as_root} apt-get update -qq").run_or_say();
     cmd!(
         sh,
-        "{as_root} DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends {packages...}"
+        "{as_root} DEBIAN_FRONTEND=noninteractive apt-get install -qq -o Dpkg::Use-Pty=0 --yes --no-install-recommends {packages...}"
     )
     .run_or_say();
     if rust {
