@@ -71,6 +71,7 @@ pub use preprocess::Preprocessor;
 pub use session::{Classification, OpTrace, Options, Session};
 
 pub use vitlet_kernels::{Kernel, KernelError};
+pub use vitlet_plan::format::MAGIC as PLAN_MAGIC;
 pub use vitlet_plan::{
     AlignedBytes, DType, MAX_THREADS, Op, OpKind, Plan, PlanError, Provenance, Tensor, TensorId,
 };

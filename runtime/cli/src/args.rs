@@ -1,0 +1,126 @@
+//! The command line: verbs, and the options that several of them share.
+
+use std::path::PathBuf;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, Parser, Subcommand};
+use vitlet::{Kernel, MAX_THREADS, Model, Options};
+
+use crate::failure::OrInvalid as _;
+use crate::{accuracy, bench, builtin, classify, inspect, run};
+
+const EXAMPLES: &str = "\
+Examples:
+  vitlet classify photo.jpg                             what is on the photo? (the built-in plan)
+  vitlet classify -m model.vitlet --json photos/        every photo of a folder, one JSON object each
+  vitlet compile model.onnx -o model.vitlet --calib calib/
+                                                        ONNX to a plan; calib/ has one folder of photos per class
+  vitlet accuracy -m model.vitlet --data val/ --reference model.onnx
+                                                        what did int8 cost?
+  vitlet bench -m model.vitlet --threads 2              how fast is it here?
+
+VITLET_KERNEL=scalar|neon|neon-dotprod|avx2 forces a kernel; `vitlet cpu` shows which ones this CPU has.
+Exit status: 0 done; 1 the work, or a part of it, failed; 2 the command line or a file it names cannot be used.";
+
+/// Runs vision transformers as int8 plans: the same bytes on every CPU.
+#[derive(Debug, Parser)]
+#[command(name = "vitlet", version, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// Print JSON: one object a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Compile an ONNX model to a plan
+    #[cfg(feature = "compiler")]
+    Compile(crate::compile::Args),
+    /// Say what photos show
+    Classify(classify::Args),
+    /// Run the network on an array or a photo and write the logits
+    Run(run::Args),
+    /// Show what is in a plan or in an ONNX model
+    Inspect(inspect::Args),
+    /// Measure accuracy on a folder of labelled photos
+    Accuracy(accuracy::Args),
+    /// Measure the time of an inference
+    Bench(bench::Args),
+    /// Show which kernels this CPU has, and which one is used
+    Cpu,
+}
+
+/// Which plan.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// The plan; without it the one inside the program is used
+    #[arg(short = 'm', long = "model", value_name = "PLAN")]
+    path: Option<PathBuf>,
+}
+
+impl ModelArgs {
+    pub(crate) fn load(&self) -> anyhow::Result<Model> {
+        load(self.path.as_deref())
+    }
+}
+
+/// The plan in a file, or the built-in one.
+pub(crate) fn load(path: Option<&std::path::Path>) -> anyhow::Result<Model> {
+    match path {
+        Some(path) => Model::open(path).or_invalid(),
+        None => builtin::model(),
+    }
+}
+
+/// How to run it.
+#[derive(Debug, Args)]
+pub(crate) struct KernelArgs {
+    /// Force a kernel: scalar, neon, neon-dotprod or avx2 [default: VITLET_KERNEL, or the fastest this CPU has]
+    #[arg(long, value_name = "KERNEL", value_parser = parse_kernel)]
+    pub(crate) kernel: Option<Kernel>,
+}
+
+/// How to run one inference at a time.
+#[derive(Debug, Args)]
+pub(crate) struct SessionArgs {
+    #[command(flatten)]
+    kernel: KernelArgs,
+    /// Threads that one inference is split over
+    #[arg(long, value_name = "N", default_value = "1", value_parser = threads())]
+    threads: usize,
+}
+
+impl SessionArgs {
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            kernel: self.kernel.kernel,
+            threads: self.threads,
+        }
+    }
+}
+
+fn parse_kernel(name: &str) -> Result<Kernel, String> {
+    Kernel::from_name(name).map_err(|error| error.to_string())
+}
+
+fn threads() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=MAX_THREADS as u64)
+}
+
+/// A count of at least one.
+pub(crate) fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=1_000_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

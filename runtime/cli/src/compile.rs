@@ -1,0 +1,541 @@
+//! `vitlet compile`: an ONNX model to a plan. Every path is checked before the long work, and everything used is printed, defaults too.
+
+use std::fmt;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::Serialize;
+use vitlet::{Interpolation, Plan, Preprocess, Preprocessor, Resize};
+use vitlet_compiler::{CompileError, Model, Normalisation, Options, Ranges};
+
+use crate::args::at_least_one;
+use crate::bench::noise;
+use crate::dataset::{Dataset, open_image};
+use crate::failure::{OrInvalid as _, Outcome, invalid, warn};
+use crate::files::{OutputFile, read_text};
+use crate::inspect::{Preprocessing, Summary, labels_line};
+use crate::output::{Out, Table, grouped};
+use crate::progress::Progress;
+
+const EXAMPLES: &str = "\
+Examples:
+  vitlet compile model.onnx -o model.vitlet --calib calib/
+  vitlet compile model.onnx -o model.vitlet --calib calib/ --calib-count 256 --resize short-side:256 --interpolation bicubic
+  vitlet compile model.onnx -o model.vitlet --calib calib/ --save-ranges ranges.json
+  vitlet compile model.onnx -o model.vitlet --ranges ranges.json --labels labels.txt
+                                     the same plan again, byte for byte, on any machine
+
+The calibration folder has one folder of photos per class; unless --labels says otherwise, the sorted names of these are the labels.
+Some dozens of typical photos are enough. Give the preprocessing the model was trained with: it becomes part of the plan.";
+
+/// Most that a lowered layer, fed the reference's inputs, may differ from the reference, relative to the largest value.
+const LOWERING_LIMIT: f64 = 1e-4;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The model
+    #[arg(value_name = "MODEL.onnx")]
+    model: PathBuf,
+    /// The plan to write
+    #[arg(short, long, value_name = "OUT.vitlet")]
+    output: PathBuf,
+    /// Calibrate on photos of this folder, which has one folder per class
+    #[arg(long, value_name = "DIR", required_unless_present = "ranges")]
+    calib: Option<PathBuf>,
+    /// Calibrate on N photos, spread evenly over the classes
+    #[arg(long, value_name = "N", default_value = "64", value_parser = at_least_one())]
+    calib_count: usize,
+    /// The labels, one a line [default: the sorted folder names of --calib]
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// Also write the ranges that calibration found
+    #[arg(long, value_name = "FILE", conflicts_with = "ranges")]
+    save_ranges: Option<PathBuf>,
+    /// Use the ranges of an earlier run instead of calibrating
+    #[arg(long, value_name = "FILE")]
+    ranges: Option<PathBuf>,
+    /// How photos are fitted to the model: squash, or short-side:N and a centre crop
+    #[arg(long, value_name = "squash|short-side:N", default_value = "squash", value_parser = parse_resize)]
+    resize: Resize,
+    /// The side of the centre crop; it must be that of the model's input
+    #[arg(long, value_name = "N")]
+    crop: Option<usize>,
+    /// The resampling filter, with antialias: bilinear or bicubic
+    #[arg(long, value_name = "FILTER", default_value = "bilinear", value_parser = parse_interpolation)]
+    interpolation: Interpolation,
+    /// Mean of R, G, B on the scale 0-1
+    #[arg(long, value_name = "R,G,B", default_value = "0.485,0.456,0.406", value_parser = parse_rgb)]
+    mean: [f32; 3],
+    /// Standard deviation of R, G, B on the scale 0-1
+    #[arg(long, value_name = "R,G,B", default_value = "0.229,0.224,0.225", value_parser = parse_rgb)]
+    std: [f32; 3],
+    /// The model's name in the plan [default: the file's name without .onnx]
+    #[arg(long)]
+    name: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Record<'a> {
+    plan: String,
+    #[serde(flatten)]
+    summary: Summary,
+    labels: &'a [String],
+    preprocess: Preprocessing,
+    calibration: CalibrationRecord,
+    lowering: LoweringRecord,
+}
+
+#[derive(Serialize)]
+struct CalibrationRecord {
+    images: u32,
+    skipped: usize,
+    ranges: Option<String>,
+}
+
+#[derive(Serialize)]
+struct LoweringRecord {
+    worst: f64,
+    worst_layer: String,
+    cascade: f64,
+}
+
+pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
+    let files = Files::check(args)?;
+    let normalisation = Normalisation::new(args.mean, args.std).or_invalid()?;
+    let model = Model::open(&args.model).map_err(compile_error)?;
+    let [height, width] = model.image_size();
+    let preprocess = preprocess(args, height, width)?;
+    let labels = files.labels(args, model.classes())?;
+    let preprocessing = Preprocessing::new(&preprocess, args.mean, args.std);
+    let mut report = Report { out };
+    report.entry(
+        "model",
+        format_args!("{}: {}", args.model.display(), describe(&model)),
+    )?;
+    report.entry("preprocessing", &preprocessing)?;
+    report.entry(
+        "labels",
+        if labels.is_empty() {
+            "none".to_owned()
+        } else {
+            labels_line(&labels)
+        },
+    )?;
+
+    let mut work = Work {
+        args,
+        model: &model,
+        normalisation: &normalisation,
+        preprocessor: Preprocessor::new(preprocess),
+    };
+    let (ranges, calibration, lowering) = work.ranges(&files, &mut report)?;
+    if let (Some(file), None) = (&files.save_ranges, &files.ranges) {
+        file.write(|writer| writer.write_all(ranges.to_json().as_bytes()))?;
+        report.entry(
+            "ranges",
+            format_args!("written to {}", file.path().display()),
+        )?;
+    }
+    let options = Options {
+        normalisation,
+        preprocess,
+        labels: &labels,
+        model_name: &model_name(args),
+    };
+    let bytes = model.compile(&ranges, &options).map_err(compile_error)?;
+    let plan = Plan::parse(&bytes)
+        .context("the new plan does not verify, which is a bug in vitlet; please report it")?;
+    files.output.write(|writer| writer.write_all(&bytes))?;
+    let record = Record {
+        plan: files.output.path().display().to_string(),
+        summary: Summary::of(&plan),
+        labels: &labels,
+        preprocess: preprocessing,
+        calibration,
+        lowering,
+    };
+    report.out.record(&record)?;
+    report.entry("written", &record.plan)?;
+    let mut table = Table::default();
+    record.summary.rows(&mut table);
+    report.out.line(table)?;
+    Ok(Outcome::Done)
+}
+
+/// An error of the compiler, with the exit status it deserves.
+pub(crate) fn compile_error(error: CompileError) -> anyhow::Error {
+    match error {
+        CompileError::Read { .. } | CompileError::NotOnnx { .. } | CompileError::Ranges(_) => {
+            invalid(error)
+        }
+        _ => anyhow::Error::new(error),
+    }
+}
+
+fn model_name(args: &Args) -> String {
+    args.name.clone().unwrap_or_else(|| {
+        let stem = args.model.file_stem().unwrap_or_default();
+        stem.to_string_lossy().into_owned()
+    })
+}
+
+fn describe(model: &Model) -> String {
+    let [height, width] = model.image_size();
+    format!(
+        "{height}x{width} RGB in, {} classes out, {} layers, {} parameters, {} MACs",
+        model.classes(),
+        model.layers().len(),
+        grouped(model.parameters()),
+        grouped(model.macs())
+    )
+}
+
+fn preprocess(args: &Args, height: usize, width: usize) -> anyhow::Result<Preprocess> {
+    if let Some(crop) = args.crop
+        && (crop, crop) != (height, width)
+    {
+        return Err(invalid(format_args!(
+            "--crop {crop}: the model takes {height}x{width} pixels, and the crop must have that size; leave --crop away"
+        )));
+    }
+    let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
+    Preprocess::new(side(width), side(height), args.resize, args.interpolation).or_invalid()
+}
+
+/// What is read and written, checked before anything takes long.
+struct Files {
+    output: OutputFile,
+    save_ranges: Option<OutputFile>,
+    ranges: Option<Ranges>,
+    /// From --labels.
+    labels: Option<Vec<String>>,
+    dataset: Option<Dataset>,
+}
+
+impl Files {
+    fn check(args: &Args) -> anyhow::Result<Self> {
+        std::fs::File::open(&args.model)
+            .with_context(|| {
+                format!(
+                    "{}: cannot be read; give an ONNX model",
+                    args.model.display()
+                )
+            })
+            .or_invalid()?;
+        let output = OutputFile::check(&args.output)?;
+        let save_ranges = args
+            .save_ranges
+            .as_deref()
+            .map(OutputFile::check)
+            .transpose()?;
+        let labels = args.labels.as_deref().map(read_labels).transpose()?;
+        let ranges = args.ranges.as_deref().map(read_ranges).transpose()?;
+        let dataset = args.calib.as_deref().map(Dataset::open).transpose()?;
+        let files = Self {
+            output,
+            save_ranges,
+            ranges,
+            labels,
+            dataset,
+        };
+        files.check_photos(args)?;
+        files.check_outputs(args)?;
+        Ok(files)
+    }
+
+    /// Calibration needs photos; a class without any is odd.
+    fn check_photos(&self, args: &Args) -> anyhow::Result<()> {
+        let (Some(dataset), Some(path), None) = (&self.dataset, &args.calib, &self.ranges) else {
+            return Ok(());
+        };
+        if dataset.len() == 0 {
+            return Err(invalid(format_args!(
+                "{}: no .jpg, .jpeg or .png file in its class folders; calibration needs photos",
+                path.display()
+            )));
+        }
+        for class in dataset
+            .classes
+            .iter()
+            .filter(|class| class.photos.is_empty())
+        {
+            warn(format_args!(
+                "{}: class folder {} has no photos",
+                path.display(),
+                class.name
+            ));
+        }
+        Ok(())
+    }
+
+    /// No output is an input or another output.
+    fn check_outputs(&self, args: &Args) -> anyhow::Result<()> {
+        let photos = self
+            .dataset
+            .iter()
+            .flat_map(|dataset| &dataset.classes)
+            .flat_map(|class| &class.photos);
+        let named = [
+            Some(&args.model),
+            args.labels.as_ref(),
+            args.ranges.as_ref(),
+        ];
+        let inputs: Vec<&Path> = named
+            .into_iter()
+            .flatten()
+            .chain(photos)
+            .map(PathBuf::as_path)
+            .collect();
+        for output in [Some(&self.output), self.save_ranges.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            inputs
+                .iter()
+                .try_for_each(|input| output.differs_from(input))?;
+        }
+        match &self.save_ranges {
+            Some(save_ranges) => self.output.differs_from_output(save_ranges),
+            None => Ok(()),
+        }
+    }
+
+    /// The labels, one per class, or none if nothing says them.
+    fn labels(&self, args: &Args, classes: usize) -> anyhow::Result<Vec<String>> {
+        let (labels, place) = match (&self.labels, &self.dataset) {
+            (Some(labels), _) => (labels.clone(), args.labels.as_ref()),
+            (None, Some(dataset)) => {
+                let names = dataset.classes.iter().map(|class| class.name.clone());
+                (names.collect(), args.calib.as_ref())
+            }
+            (None, None) => return Ok(Vec::new()),
+        };
+        if labels.len() == classes {
+            return Ok(labels);
+        }
+        let place = place.map_or_else(String::new, |path| path.display().to_string());
+        let what = if self.labels.is_some() {
+            "labels"
+        } else {
+            "class folders"
+        };
+        Err(invalid(format_args!(
+            "{place}: {} {what}, but {} has {classes} classes; give one label per class with --labels FILE",
+            labels.len(),
+            args.model.display()
+        )))
+    }
+}
+
+fn read_ranges(path: &Path) -> anyhow::Result<Ranges> {
+    Ranges::from_json(&read_text(path)?)
+        .map_err(|error| invalid(format_args!("{}: {error}", path.display())))
+}
+
+fn read_labels(path: &Path) -> anyhow::Result<Vec<String>> {
+    let text = read_text(path)?;
+    let labels: Vec<String> = text
+        .trim_end()
+        .lines()
+        .map(|line| line.trim().to_owned())
+        .collect();
+    match labels.iter().position(String::is_empty) {
+        Some(line) => Err(invalid(format_args!(
+            "{}: line {} is empty; write one label a line",
+            path.display(),
+            line + 1
+        ))),
+        None => Ok(labels),
+    }
+}
+
+/// Lines as the work goes on.
+struct Report<'a> {
+    out: &'a mut Out,
+}
+
+impl Report<'_> {
+    fn entry(&mut self, name: &str, value: impl fmt::Display) -> anyhow::Result<()> {
+        self.out.line(format_args!("{name:<13}  {value}"))
+    }
+}
+
+struct Work<'a> {
+    args: &'a Args,
+    model: &'a Model,
+    normalisation: &'a Normalisation,
+    preprocessor: Preprocessor,
+}
+
+impl Work<'_> {
+    /// The ranges that were given, or those of the photos. The lowering is checked first, before anything is quantised.
+    fn ranges(
+        &mut self,
+        files: &Files,
+        report: &mut Report<'_>,
+    ) -> anyhow::Result<(Ranges, CalibrationRecord, LoweringRecord)> {
+        if let (Some(ranges), Some(path)) = (&files.ranges, &self.args.ranges) {
+            let image = noise(self.preprocessor.image_len());
+            let lowering = self.check_lowering(&image, report)?;
+            let record = CalibrationRecord {
+                images: ranges.images(),
+                skipped: 0,
+                ranges: Some(path.display().to_string()),
+            };
+            report.entry(
+                "calibration",
+                format_args!(
+                    "ranges of {} images, from {}",
+                    record.images,
+                    path.display()
+                ),
+            )?;
+            return Ok((ranges.clone(), record, lowering));
+        }
+        // clap asks for --calib unless there are --ranges.
+        let dataset = files.dataset.as_ref().context("no --calib DIR")?;
+        self.calibrate(dataset, report)
+    }
+
+    fn calibrate(
+        &mut self,
+        dataset: &Dataset,
+        report: &mut Report<'_>,
+    ) -> anyhow::Result<(Ranges, CalibrationRecord, LoweringRecord)> {
+        let photos = dataset.spread(self.args.calib_count);
+        let mut calibrator = self
+            .model
+            .calibrator(self.normalisation)
+            .map_err(compile_error)?;
+        let mut lowering = None;
+        let mut skipped = 0;
+        let progress = Progress::new(photos.len(), "calibration");
+        for (_, path) in &photos {
+            match open_image(path, &mut self.preprocessor) {
+                Ok(image) => {
+                    if lowering.is_none() {
+                        lowering = Some(self.check_lowering(&image, report)?);
+                    }
+                    calibrator.add(&image).map_err(compile_error)?;
+                }
+                Err(error) => {
+                    skipped += 1;
+                    progress.warn(format_args!("{error:#}; calibration goes on without it"));
+                }
+            }
+            progress.step();
+        }
+        drop(progress);
+        let lowering = lowering.context("none of the calibration photos can be read")?;
+        let record = CalibrationRecord {
+            images: calibrator.images(),
+            skipped,
+            ranges: None,
+        };
+        report.entry(
+            "calibration",
+            format_args!(
+                "{} of {} photos, evenly over {} classes{}",
+                record.images,
+                dataset.len(),
+                dataset.classes.len(),
+                if skipped == 0 {
+                    String::new()
+                } else {
+                    format!(" ({skipped} could not be read)")
+                }
+            ),
+        )?;
+        Ok((
+            calibrator.finish().map_err(compile_error)?,
+            record,
+            lowering,
+        ))
+    }
+
+    /// Each layer, fed the reference's inputs, must agree with the reference.
+    fn check_lowering(
+        &self,
+        image: &[u8],
+        report: &mut Report<'_>,
+    ) -> anyhow::Result<LoweringRecord> {
+        let check = self
+            .model
+            .check_lowering(self.normalisation, image)
+            .map_err(compile_error)?;
+        let (worst, worst_layer) = check.worst().map_or((0.0, String::new()), |layer| {
+            (layer.error, layer.name.clone())
+        });
+        let record = LoweringRecord {
+            worst,
+            worst_layer,
+            cascade: check.cascade,
+        };
+        report.entry(
+            "lowering",
+            format_args!(
+                "{} layers against f32: worst {:.1e} ({}), all in a row {:.1e}; limit {LOWERING_LIMIT:.0e}",
+                check.layers.len(),
+                record.worst,
+                record.worst_layer,
+                record.cascade
+            ),
+        )?;
+        // Not `>`: a NaN must fail, too.
+        let agrees = record.worst <= LOWERING_LIMIT;
+        anyhow::ensure!(
+            agrees,
+            "{}: layer {} differs from the f32 model by {:.1e} of the largest value, the limit is {LOWERING_LIMIT:.0e}; please report the model",
+            self.args.model.display(),
+            record.worst_layer,
+            record.worst
+        );
+        Ok(record)
+    }
+}
+
+fn parse_resize(text: &str) -> Result<Resize, String> {
+    let side = text.strip_prefix("short-side:").map(str::parse);
+    match (text, side) {
+        ("squash", _) => Ok(Resize::Squash),
+        (_, Some(Ok(side))) => Ok(Resize::ShortSide(side)),
+        _ => Err("write squash or short-side:N with a number of pixels".to_owned()),
+    }
+}
+
+fn parse_interpolation(text: &str) -> Result<Interpolation, String> {
+    match text {
+        "bilinear" => Ok(Interpolation::Bilinear),
+        "bicubic" => Ok(Interpolation::Bicubic),
+        _ => Err("write bilinear or bicubic".to_owned()),
+    }
+}
+
+fn parse_rgb(text: &str) -> Result<[f32; 3], String> {
+    let values: Result<Vec<f32>, _> = text.split(',').map(|value| value.trim().parse()).collect();
+    values
+        .ok()
+        .and_then(|values| <[f32; 3]>::try_from(values).ok())
+        .filter(|values| values.iter().all(|value| value.is_finite()))
+        .ok_or_else(|| "write three numbers, for R, G and B: 0.485,0.456,0.406".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_parsed() {
+        assert_eq!(parse_resize("squash"), Ok(Resize::Squash));
+        assert_eq!(parse_resize("short-side:256"), Ok(Resize::ShortSide(256)));
+        for wrong in ["", "short-side", "short-side:", "short-side:-1", "crop"] {
+            assert!(parse_resize(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse_rgb("0.5, 1,2"), Ok([0.5, 1.0, 2.0]));
+        for wrong in ["", "1,2", "1,2,3,4", "1,2,x", "1,2,nan", "1,2,inf"] {
+            assert!(parse_rgb(wrong).is_err(), "{wrong}");
+        }
+    }
+}
