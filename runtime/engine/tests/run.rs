@@ -30,6 +30,26 @@ fn every_op_gives_the_same_bytes_on_any_kernel_and_any_number_of_threads() {
     }
 }
 
+/// The numeric contract in one number per seed: these are the same on every machine, and only a change of `docs/numerics.md` (or of
+/// the tiny network) may change them.
+#[test]
+fn every_op_gives_the_bytes_that_other_machines_gave() {
+    const TRACES: [u32; 4] = [0x26f2_bee0, 0x7fc3_f539, 0x6fdb_aa12, 0x9a7c_f684];
+    let found = [0, 1, 2, 3].map(|seed| {
+        let bytes = testing::tiny_plan(seed);
+        let plan = Plan::parse(&bytes).unwrap();
+        let image = testing::tiny_image(seed);
+        let outputs = trace(&plan, Kernel::detect(), Serial, &image, 0).unwrap();
+        crc32fast::hash(&outputs.concat())
+    });
+    assert_eq!(
+        found,
+        TRACES,
+        "on kernel {}: {found:#010x?}",
+        Kernel::detect().name()
+    );
+}
+
 #[test]
 fn a_second_run_and_another_image_in_the_same_arena_start_afresh() {
     let bytes = testing::tiny_plan(7);

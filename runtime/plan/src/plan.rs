@@ -39,10 +39,12 @@ pub struct Provenance<'a> {
 impl<'a> Plan<'a> {
     /// Verifies a whole file. `bytes` must start at a multiple of [`FILE_ALIGN`](crate::format::FILE_ALIGN) in memory.
     ///
-    /// Every byte is read once for the checksum, and the arrays once more for the bounds of the numeric contract.
+    /// Every byte is read once for the checksum, and the arrays of each op once more for the bounds of the numeric contract: a small
+    /// multiple of the time it takes to read the file, unless a hostile file lets many of its at most
+    /// [`MAX_OPS`](crate::format::MAX_OPS) ops share one large array.
     ///
     /// # Errors
-    /// [`PlanError`] names the first thing that is wrong. No input makes it panic, hang or read out of bounds.
+    /// [`PlanError`] names the first thing that is wrong. No input makes it panic or read out of bounds.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, PlanError> {
         let file = File::open(bytes)?;
         let facts = verify(&file)?;
