@@ -215,19 +215,39 @@ struct InnerBlock<'b, 'a> {
 impl Routine for InnerBlock<'_, '_> {
     type Output = ();
 
+    /// The form of the output is settled outside the loop.
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {
+        // SAFETY: as promised.
+        unsafe {
+            match self.target {
+                Target::S8 { y, zero_point, min } => {
+                    self.pixels(isa, Target::S8 { y, zero_point, min })
+                }
+                Target::S16(y) => self.pixels(isa, Target::S16(y)),
+                Target::S16Add(y) => self.pixels(isa, Target::S16Add(y)),
+                Target::S32(y) => self.pixels(isa, Target::S32(y)),
+            }
+        }
+    }
+}
+
+impl InnerBlock<'_, '_> {
+    /// # Safety
+    /// As promised by whoever made `self`; `target` is `self.target`.
+    #[inline(always)]
+    unsafe fn pixels<I: Isa>(self, isa: I, target: Target) {
         let Self {
             op,
             lines,
-            target,
             c,
             columns,
             first,
+            ..
         } = self;
         let channels = op.pad.len();
         let left = op.shape.start(1, columns.start);
-        // SAFETY: as promised.
+        // SAFETY: the caller's promise.
         unsafe {
             let mut weights = [isa.load_taps(op.weights.as_ptr().add(c)); 9];
             for (tap, weight) in weights.iter_mut().enumerate() {
@@ -235,18 +255,21 @@ impl Routine for InnerBlock<'_, '_> {
             }
             let (bias, scale) = op.epilogue(isa, c);
             let mut offset = left * channels as isize + c as isize;
-            for ox in columns {
-                let at = |ky: usize, kx: usize| lines[ky].offset(offset).add(kx * channels);
+            let mut index = first + columns.start * channels + c;
+            for _ in columns {
+                // Three addresses and three offsets, not nine addresses to be moved along.
+                offset = isa.opaque(offset);
+                let at = |ky: usize, kx: usize| lines[ky].offset(offset + (kx * channels) as isize);
                 let mut acc = bias;
                 acc = isa.tap_pair(acc, [at(0, 0), at(0, 1)], [weights[0], weights[1]]);
                 acc = isa.tap_pair(acc, [at(0, 2), at(1, 0)], [weights[2], weights[3]]);
                 acc = isa.tap_pair(acc, [at(1, 1), at(1, 2)], [weights[4], weights[5]]);
                 acc = isa.tap_pair(acc, [at(2, 0), at(2, 1)], [weights[6], weights[7]]);
                 acc = isa.tap(acc, at(2, 2), weights[8]);
-                let index = first + ox * channels + c;
                 target.store_whole(isa, [acc[0]], scale[0], index, 0);
                 target.store_whole(isa, [acc[1]], scale[1], index + NR, 0);
                 offset += op.shape.stride[1] as isize * channels as isize;
+                index += channels;
             }
         }
     }

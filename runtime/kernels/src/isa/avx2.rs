@@ -40,6 +40,12 @@ impl Isa for Avx2 {
         unsafe { enabled(self, routine) }
     }
 
+    /// Two operands and few registers: any choice of addresses will do.
+    #[inline(always)]
+    fn opaque(self, v: isize) -> isize {
+        v
+    }
+
     #[inline(always)]
     unsafe fn load_i16(self, p: *const i16) -> __m128i {
         // SAFETY: the caller's promise.

@@ -35,6 +35,9 @@ pub(crate) trait Isa: Copy {
     /// Runs `routine` as a function of its own: hot loops get all registers, and loops around them cannot spoil them.
     fn call<R: Routine>(self, routine: R) -> R::Output;
 
+    /// `v`, whose origin the optimiser is not to know, so that it does not turn one offset into many moving addresses.
+    fn opaque(self, v: isize) -> isize;
+
     /// Loads 8 values.
     ///
     /// # Safety

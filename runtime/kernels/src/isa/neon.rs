@@ -8,8 +8,9 @@
 //! | accumulators: two partial sums for each of 4 rows × 8 columns | weights: 8 columns × 8 steps | rows: 16 steps each | products |
 
 use core::arch::aarch64::*;
+use core::arch::asm;
 
-use super::{Isa, Routine};
+use super::{Isa, Routine, unroll};
 use crate::{Neon, NeonDotprod};
 
 /// 8 lanes in two registers.
@@ -48,6 +49,13 @@ macro_rules! neon {
                 }
                 // SAFETY: the token proves that the CPU has the instructions that the callee enables.
                 unsafe { enabled(self, routine) }
+            }
+
+            #[inline(always)]
+            fn opaque(self, mut v: isize) -> isize {
+                // SAFETY: no instruction at all.
+                unsafe { asm!("/* {v} */", v = inout(reg) v, options(pure, nomem, nostack, preserves_flags)) };
+                v
             }
 
             #[inline(always)]
@@ -169,22 +177,14 @@ macro_rules! neon {
             #[inline(always)]
             unsafe fn tap(self, acc: [Self::I32; 2], x: *const i8, w: int8x16_t) -> [Self::I32; 2] {
                 // SAFETY: the caller's promise.
-                unsafe {
-                    let x = vld1q_s8(x);
-                    let low = vmull_s8(vget_low_s8(x), vget_low_s8(w));
-                    [add_wide(acc[0], low), add_wide(acc[1], vmull_high_s8(x, w))]
-                }
+                let x = unsafe { vld1q_s8(x) };
+                tap(acc, x, w)
             }
             #[inline(always)]
             unsafe fn tap_pair(self, acc: [Self::I32; 2], x: [*const i8; 2], w: [int8x16_t; 2]) -> [Self::I32; 2] {
                 // SAFETY: the caller's promise.
-                unsafe {
-                    let x = [vld1q_s8(x[0]), vld1q_s8(x[1])];
-                    let low = vmull_s8(vget_low_s8(x[0]), vget_low_s8(w[0]));
-                    let low = vmlal_s8(low, vget_low_s8(x[1]), vget_low_s8(w[1]));
-                    let high = vmlal_high_s8(vmull_high_s8(x[0], w[0]), x[1], w[1]);
-                    [add_wide(acc[0], low), add_wide(acc[1], high)]
-                }
+                let x = unsafe { [vld1q_s8(x[0]), vld1q_s8(x[1])] };
+                tap_pair(acc, x, w)
             }
 
             #[inline(always)]
@@ -206,10 +206,53 @@ macro_rules! neon {
 neon!(Neon, "neon", 4, tile);
 neon!(NeonDotprod, "neon,dotprod", 8, super::neon_dotprod::tile);
 
+/// See [`Isa::tap`]. Assembly, here and below, because the compiler splits the weights into halves, which take twice the registers.
 #[inline(always)]
-unsafe fn add_wide(acc: Pair<int32x4_t>, v: int16x8_t) -> Pair<int32x4_t> {
-    // SAFETY: only register operations, of instructions the callers' tokens prove.
-    unsafe { Pair(vaddw_s16(acc.0, vget_low_s16(v)), vaddw_high_s16(acc.1, v)) }
+fn tap(acc: [Pair<int32x4_t>; 2], x: int8x16_t, w: int8x16_t) -> [Pair<int32x4_t>; 2] {
+    let [Pair(mut a0, mut a1), Pair(mut a2, mut a3)] = acc;
+    // SAFETY: register operations of the baseline instruction set.
+    unsafe {
+        asm!(
+            "smull {p0:v}.8h, {x:v}.8b, {w:v}.8b",
+            "smull2 {p1:v}.8h, {x:v}.16b, {w:v}.16b",
+            "saddw {a0:v}.4s, {a0:v}.4s, {p0:v}.4h",
+            "saddw2 {a1:v}.4s, {a1:v}.4s, {p0:v}.8h",
+            "saddw {a2:v}.4s, {a2:v}.4s, {p1:v}.4h",
+            "saddw2 {a3:v}.4s, {a3:v}.4s, {p1:v}.8h",
+            a0 = inout(vreg) a0, a1 = inout(vreg) a1, a2 = inout(vreg) a2, a3 = inout(vreg) a3,
+            x = in(vreg) x, w = in(vreg) w, p0 = out(vreg) _, p1 = out(vreg) _,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    [Pair(a0, a1), Pair(a2, a3)]
+}
+
+/// See [`Isa::tap_pair`].
+#[inline(always)]
+fn tap_pair(
+    acc: [Pair<int32x4_t>; 2],
+    x: [int8x16_t; 2],
+    w: [int8x16_t; 2],
+) -> [Pair<int32x4_t>; 2] {
+    let [Pair(mut a0, mut a1), Pair(mut a2, mut a3)] = acc;
+    // SAFETY: register operations of the baseline instruction set.
+    unsafe {
+        asm!(
+            "smull {p0:v}.8h, {x0:v}.8b, {w0:v}.8b",
+            "smull2 {p1:v}.8h, {x0:v}.16b, {w0:v}.16b",
+            "smlal {p0:v}.8h, {x1:v}.8b, {w1:v}.8b",
+            "smlal2 {p1:v}.8h, {x1:v}.16b, {w1:v}.16b",
+            "saddw {a0:v}.4s, {a0:v}.4s, {p0:v}.4h",
+            "saddw2 {a1:v}.4s, {a1:v}.4s, {p0:v}.8h",
+            "saddw {a2:v}.4s, {a2:v}.4s, {p1:v}.4h",
+            "saddw2 {a3:v}.4s, {a3:v}.4s, {p1:v}.8h",
+            a0 = inout(vreg) a0, a1 = inout(vreg) a1, a2 = inout(vreg) a2, a3 = inout(vreg) a3,
+            x0 = in(vreg) x[0], x1 = in(vreg) x[1], w0 = in(vreg) w[0], w1 = in(vreg) w[1],
+            p0 = out(vreg) _, p1 = out(vreg) _,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    [Pair(a0, a1), Pair(a2, a3)]
 }
 
 /// Looks bytes up in four tables of 64: TBL gives 0 outside its table, TBX leaves what is there; the index is moved down by 64 from table to table.
@@ -244,7 +287,7 @@ unsafe fn look_up(table: &[i8; 256], p: *mut i8, n: usize) {
     }
 }
 
-/// See [`Isa::tile`].
+/// See [`Isa::tile`]. 4 rows in assembly, fewer in intrinsics.
 #[inline(always)]
 unsafe fn tile<const R: usize>(
     _token: Neon,
@@ -254,15 +297,151 @@ unsafe fn tile<const R: usize>(
     k: usize,
     b: *const i8,
 ) -> [Pair<int32x4_t>; R] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sums = [init; R];
+        if R == 4 {
+            let (four, first, second) = (tile_4(a, stride, k, b), init.0, init.1);
+            unroll!(R, r, {
+                sums[r] = Pair(
+                    vaddq_s32(first, four[2 * r]),
+                    vaddq_s32(second, four[2 * r + 1]),
+                );
+            });
+        } else {
+            let few = tile_few::<R>(a, stride, k, b);
+            unroll!(R, r, {
+                let [p0, p1, p2, p3] = few[r];
+                sums[r] = Pair(
+                    vaddq_s32(init.0, vpaddq_s32(p0, p1)),
+                    vaddq_s32(init.1, vpaddq_s32(p2, p3)),
+                );
+            });
+        }
+        sums
+    }
+}
+
+/// One row times 8 steps of K × 8 columns: bytes `$first` and `$second` (as 32-bit lanes) of `$row`, to the four accumulators.
+macro_rules! row_steps {
+    ($row:literal, $first:literal, $second:literal, $a0:literal, $a1:literal, $a2:literal, $a3:literal) => {
+        concat!(
+            "dup v8.4s, ",
+            $row,
+            ".s[",
+            $first,
+            "]\n",
+            "dup v9.4s, ",
+            $row,
+            ".s[",
+            $second,
+            "]\n",
+            "smull v10.8h, v8.8b, v4.8b\n",
+            "smull2 v11.8h, v8.16b, v4.16b\n",
+            "smull v12.8h, v8.8b, v5.8b\n",
+            "smull2 v13.8h, v8.16b, v5.16b\n",
+            "smlal v10.8h, v9.8b, v6.8b\n",
+            "smlal2 v11.8h, v9.16b, v6.16b\n",
+            "smlal v12.8h, v9.8b, v7.8b\n",
+            "smlal2 v13.8h, v9.16b, v7.16b\n",
+            "sadalp ",
+            $a0,
+            ".4s, v10.8h\n",
+            "sadalp ",
+            $a1,
+            ".4s, v11.8h\n",
+            "sadalp ",
+            $a2,
+            ".4s, v12.8h\n",
+            "sadalp ",
+            $a3,
+            ".4s, v13.8h\n",
+        )
+    };
+}
+
+/// 4 rows × 8 columns, without the initial values; two vectors for each row, and 8 to spare. (Left to itself the compiler hoists products of
+/// several rows and runs out of registers: a third more instructions.)
+///
+/// | v0–v3 | v4–v7 | v8–v13 | v16–v31 |
+/// |---|---|---|---|
+/// | rows | weights: 4 steps of 8 columns, then the next 4 | repeated bytes, products | accumulators, 4 for each row |
+///
+/// # Safety
+/// As [`Isa::tile`].
+#[inline(always)]
+unsafe fn tile_4(a: *const i8, stride: usize, k: usize, b: *const i8) -> [int32x4_t; 16] {
+    let (s0, s1, s2, s3, s4, s5, s6, s7);
+    // SAFETY: k is a positive multiple of 16; k bytes of each row and 8·k weights are read, as promised.
+    unsafe {
+        asm!(
+            "movi v16.4s, #0", "movi v17.4s, #0", "movi v18.4s, #0", "movi v19.4s, #0",
+            "movi v20.4s, #0", "movi v21.4s, #0", "movi v22.4s, #0", "movi v23.4s, #0",
+            "movi v24.4s, #0", "movi v25.4s, #0", "movi v26.4s, #0", "movi v27.4s, #0",
+            "movi v28.4s, #0", "movi v29.4s, #0", "movi v30.4s, #0", "movi v31.4s, #0",
+            "2:",
+            "ldr q0, [{x0}], #16",
+            "ldr q1, [{x1}], #16",
+            "ldr q2, [{x2}], #16",
+            "ldr q3, [{x3}], #16",
+            "ldp q4, q5, [{w}]",
+            "ldp q6, q7, [{w}, #32]",
+            row_steps!("v0", "0", "1", "v16", "v17", "v18", "v19"),
+            row_steps!("v1", "0", "1", "v20", "v21", "v22", "v23"),
+            row_steps!("v2", "0", "1", "v24", "v25", "v26", "v27"),
+            row_steps!("v3", "0", "1", "v28", "v29", "v30", "v31"),
+            "ldp q4, q5, [{w}, #64]",
+            "ldp q6, q7, [{w}, #96]",
+            "add {w}, {w}, #128",
+            row_steps!("v0", "2", "3", "v16", "v17", "v18", "v19"),
+            row_steps!("v1", "2", "3", "v20", "v21", "v22", "v23"),
+            row_steps!("v2", "2", "3", "v24", "v25", "v26", "v27"),
+            row_steps!("v3", "2", "3", "v28", "v29", "v30", "v31"),
+            "subs {k}, {k}, #16",
+            "b.ne 2b",
+            "addp v16.4s, v16.4s, v17.4s",
+            "addp v18.4s, v18.4s, v19.4s",
+            "addp v20.4s, v20.4s, v21.4s",
+            "addp v22.4s, v22.4s, v23.4s",
+            "addp v24.4s, v24.4s, v25.4s",
+            "addp v26.4s, v26.4s, v27.4s",
+            "addp v28.4s, v28.4s, v29.4s",
+            "addp v30.4s, v30.4s, v31.4s",
+            x0 = inout(reg) a => _,
+            x1 = inout(reg) a.add(stride) => _,
+            x2 = inout(reg) a.add(2 * stride) => _,
+            x3 = inout(reg) a.add(3 * stride) => _,
+            w = inout(reg) b => _,
+            k = inout(reg) k => _,
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+            out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v12") _, out("v13") _,
+            out("v16") s0, out("v17") _, out("v18") s1, out("v19") _, out("v20") s2, out("v21") _, out("v22") s3,
+            out("v23") _, out("v24") s4, out("v25") _, out("v26") s5, out("v27") _, out("v28") s6, out("v29") _,
+            out("v30") s7, out("v31") _,
+            options(pure, readonly, nostack),
+        );
+    }
+    [
+        s0, s1, s2, s3, s4, s5, s6, s7, s0, s1, s2, s3, s4, s5, s6, s7,
+    ]
+}
+
+/// Fewer than 4 rows: the four accumulators of each.
+///
+/// # Safety
+/// As [`Isa::tile`].
+#[inline(always)]
+unsafe fn tile_few<const R: usize>(
+    a: *const i8,
+    stride: usize,
+    k: usize,
+    b: *const i8,
+) -> [[int32x4_t; 4]; R] {
     // SAFETY: i stays below k; the caller promises k elements of every row and 8·k weights.
     unsafe {
         let mut acc = [[vdupq_n_s32(0); 4]; R];
         let mut i = 0;
         while i < k {
-            let mut rows = [vdupq_n_s32(0); R];
-            for r in 0..R {
-                rows[r] = vreinterpretq_s32_s8(vld1q_s8(a.add(r * stride + i)));
-            }
             let w = b.add(i * 8);
             let first = [
                 vld1q_s8(w),
@@ -270,14 +449,6 @@ unsafe fn tile<const R: usize>(
                 vld1q_s8(w.add(32)),
                 vld1q_s8(w.add(48)),
             ];
-            for r in 0..R {
-                acc[r] = steps(
-                    acc[r],
-                    vdupq_laneq_s32::<0>(rows[r]),
-                    vdupq_laneq_s32::<1>(rows[r]),
-                    first,
-                );
-            }
             let w = w.add(64);
             let second = [
                 vld1q_s8(w),
@@ -285,37 +456,31 @@ unsafe fn tile<const R: usize>(
                 vld1q_s8(w.add(32)),
                 vld1q_s8(w.add(48)),
             ];
-            for r in 0..R {
+            unroll!(R, r, {
+                let x = vreinterpretq_s32_s8(vld1q_s8(a.add(r * stride + i)));
                 acc[r] = steps(
                     acc[r],
-                    vdupq_laneq_s32::<2>(rows[r]),
-                    vdupq_laneq_s32::<3>(rows[r]),
+                    vdupq_laneq_s32::<0>(x),
+                    vdupq_laneq_s32::<1>(x),
+                    first,
+                );
+                acc[r] = steps(
+                    acc[r],
+                    vdupq_laneq_s32::<2>(x),
+                    vdupq_laneq_s32::<3>(x),
                     second,
                 );
-            }
+            });
             i += 16;
         }
-        let mut sums = [init; R];
-        for r in 0..R {
-            let [p0, p1, p2, p3] = acc[r];
-            sums[r] = Pair(
-                vaddq_s32(init.0, vpaddq_s32(p0, p1)),
-                vaddq_s32(init.1, vpaddq_s32(p2, p3)),
-            );
-        }
-        sums
+        acc
     }
 }
 
 /// 8 steps of K of one row: `x0` and `x1` repeat 4 of its bytes each, `w` holds 8 columns for `x0`, then for `x1`.
 #[inline(always)]
-unsafe fn steps(
-    acc: [int32x4_t; 4],
-    x0: int32x4_t,
-    x1: int32x4_t,
-    w: [int8x16_t; 4],
-) -> [int32x4_t; 4] {
-    // SAFETY: only register operations, of instructions the callers' tokens prove.
+fn steps(acc: [int32x4_t; 4], x0: int32x4_t, x1: int32x4_t, w: [int8x16_t; 4]) -> [int32x4_t; 4] {
+    // SAFETY: register operations of the baseline instruction set.
     unsafe {
         let (x0, x1) = (vreinterpretq_s8_s32(x0), vreinterpretq_s8_s32(x1));
         let (l0, l1) = (vget_low_s8(x0), vget_low_s8(x1));
