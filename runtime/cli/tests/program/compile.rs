@@ -1,0 +1,325 @@
+//! From ONNX: `compile`, `inspect` and `accuracy --reference` on the tiny network of models/tiny.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::sandbox::{Ran, Sandbox, fields, repository};
+
+/// Classes of the tiny network.
+const CLASSES: usize = 10;
+const COMPILE: &str = "compile tiny.onnx -o out.vitlet";
+
+/// A sandbox with the model and a folder of two photos per class.
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new();
+    for (name, model) in [
+        ("tiny.onnx", "tiny_pvt.onnx"),
+        ("unsupported.onnx", "unsupported.onnx"),
+    ] {
+        sandbox.write(
+            name,
+            &fs::read(repository("models/tiny").join(model)).unwrap(),
+        );
+    }
+    for class in 0..CLASSES {
+        for photo in 0..2 {
+            sandbox.photo(
+                &format!("calib/class-{class}/{photo}.png"),
+                (class * 2 + photo) as u32,
+            );
+        }
+    }
+    sandbox
+}
+
+/// The compile failed, and nothing was left.
+#[track_caller]
+fn refused(sandbox: &Sandbox, arguments: &str, status: i32, parts: &[&str]) -> Ran {
+    let before = sandbox.names(".");
+    let ran = sandbox.run(arguments).failed(status, parts);
+    assert_eq!(sandbox.names("."), before, "{arguments}");
+    ran
+}
+
+#[test]
+fn compiled_plans_run_and_agree_with_the_model() {
+    let sandbox = sandbox();
+    let ran = sandbox
+        .run(&format!("{COMPILE} --calib calib --json"))
+        .succeeded();
+    let record = ran.record();
+    for field in [
+        "plan",
+        "macs",
+        "plan_bytes",
+        "arena_bytes",
+        "labels",
+        "preprocess",
+        "calibration",
+        "lowering",
+    ] {
+        assert!(fields(&record).contains(&field), "no {field} in {record}");
+    }
+    assert_eq!(record["labels"][3], "class-3");
+    assert_eq!(record["calibration"]["images"], 20);
+    assert!(record["lowering"]["worst"].as_f64().unwrap() <= 1e-4);
+    assert_eq!(record["float_ops"], 0);
+
+    let inspected = sandbox
+        .run("inspect out.vitlet --json")
+        .succeeded()
+        .record();
+    for field in [
+        "macs",
+        "plan_bytes",
+        "arena_bytes",
+        "ops",
+        "labels",
+        "preprocess",
+    ] {
+        assert_eq!(inspected[field], record[field], "{field}");
+    }
+    assert_eq!(
+        inspected["plan_bytes"],
+        fs::metadata(sandbox.path("out.vitlet")).unwrap().len()
+    );
+
+    let accuracy = "accuracy -m out.vitlet --data calib --reference tiny.onnx --json";
+    let record = sandbox.run(accuracy).succeeded().record();
+    assert_eq!(fields(&record["reference"]), ["agreement", "top1"]);
+    assert_eq!(record["images"], 20);
+    let alone = sandbox
+        .run(&format!("{accuracy} --threads 1"))
+        .succeeded()
+        .record();
+    assert_eq!(alone, record);
+}
+
+#[test]
+fn ranges_give_the_same_plan_again() {
+    let sandbox = sandbox();
+    let text = sandbox
+        .run(&format!(
+            "{COMPILE} --calib calib --calib-count 7 --save-ranges ranges.json"
+        ))
+        .succeeded()
+        .stdout;
+    for part in [
+        "squash to 32x32, bilinear with antialias, mean 0.485,0.456,0.406",
+        "7 of 20 photos",
+        "class-9",
+        "limit 1e-4",
+    ] {
+        assert!(text.contains(part), "no '{part}' in {text}");
+    }
+    let again = "compile tiny.onnx -o again.vitlet --ranges ranges.json";
+    sandbox.run(&format!("{again} --calib calib")).succeeded();
+    let plan = fs::read(sandbox.path("out.vitlet")).unwrap();
+    assert_eq!(fs::read(sandbox.path("again.vitlet")).unwrap(), plan);
+
+    let labels: Vec<String> = (0..CLASSES).map(|class| format!("class-{class}")).collect();
+    sandbox.write("labels.txt", labels.join("\n").as_bytes());
+    sandbox
+        .run(&format!("{again} --labels labels.txt"))
+        .succeeded();
+    assert_eq!(fs::read(sandbox.path("again.vitlet")).unwrap(), plan);
+
+    let record = sandbox
+        .run(&format!(
+            "{again} --resize short-side:40 --interpolation bicubic --json"
+        ))
+        .succeeded()
+        .record();
+    assert_eq!(record["labels"], json!([]));
+    assert_eq!(record["preprocess"]["resize"], "short-side:40");
+    assert_eq!(record["preprocess"]["interpolation"], "bicubic");
+}
+
+#[test]
+fn what_is_named_is_checked_first() {
+    let sandbox = sandbox();
+    fs::create_dir_all(sandbox.path("empty/class-0")).unwrap();
+    fs::create_dir(sandbox.path("folder")).unwrap();
+    sandbox.write("labels.txt", b"one\ntwo\n");
+    sandbox.write("holes.txt", b"one\n\ntwo\n");
+    sandbox.write("text", b"hello");
+    let calib = format!("{COMPILE} --calib calib");
+    for (arguments, parts) in [
+        (COMPILE.to_owned(), ["--calib", "--help"]),
+        (
+            format!("{COMPILE} --calib none"),
+            ["none: cannot be read as a folder", "No such file"],
+        ),
+        (
+            format!("{COMPILE} --calib empty"),
+            ["empty: no .jpg", "calibration needs photos"],
+        ),
+        (
+            format!("{COMPILE} --calib folder"),
+            ["folder: has no class folders", "a folder of its own"],
+        ),
+        (
+            "compile none.onnx -o out.vitlet --calib calib".to_owned(),
+            ["none.onnx: cannot be read", "No such file"],
+        ),
+        (
+            "compile text -o out.vitlet --calib calib".to_owned(),
+            ["text", "ONNX"],
+        ),
+        (
+            "compile tiny.onnx -o none/out.vitlet --calib calib".to_owned(),
+            ["none/out.vitlet: ", "create it first"],
+        ),
+        (
+            "compile tiny.onnx -o folder --calib calib".to_owned(),
+            ["folder: is a folder", "name a file"],
+        ),
+        (
+            "compile tiny.onnx -o tiny.onnx --calib calib".to_owned(),
+            ["tiny.onnx: is also an input", "overwritten"],
+        ),
+        (
+            format!("{calib} --labels labels.txt --save-ranges labels.txt"),
+            ["labels.txt: is also an input", "overwritten"],
+        ),
+        (
+            format!("{calib} --save-ranges out.vitlet"),
+            ["out.vitlet: named for two outputs", "another"],
+        ),
+        (
+            format!("{calib} --labels labels.txt"),
+            ["labels.txt: 2 labels", "10 classes"],
+        ),
+        (
+            format!("{calib} --labels holes.txt"),
+            ["holes.txt: line 2 is empty", "one label a line"],
+        ),
+        (format!("{COMPILE} --ranges text"), ["text: ", "ranges"]),
+        (format!("{calib} --crop 31"), ["--crop 31", "32x32"]),
+        (
+            format!("{calib} --resize short-side:31"),
+            ["short side 31", "32"],
+        ),
+        (
+            format!("{calib} --resize letterbox"),
+            ["letterbox", "short-side:N"],
+        ),
+        (format!("{calib} --mean 1,2"), ["--mean", "three numbers"]),
+        (format!("{calib} --std 0.2,0,0.2"), ["std", ""]),
+    ] {
+        refused(&sandbox, &arguments, 2, &parts);
+    }
+    fs::remove_dir_all(sandbox.path("calib/class-3")).unwrap();
+    refused(
+        &sandbox,
+        &calib,
+        2,
+        &["calib: 9 class folders", "10 classes"],
+    );
+}
+
+#[test]
+fn photos_that_cannot_be_read() {
+    let sandbox = sandbox();
+    sandbox.write("calib/class-0/0.png", b"no photo");
+    let ran = sandbox.run(&format!("{COMPILE} --calib calib --json"));
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(
+        ran.stderr
+            .starts_with("vitlet: warning: calib/class-0/0.png: neither a JPEG nor a PNG"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(
+        ran.record()["calibration"],
+        json!({"images": 19, "skipped": 1, "ranges": null})
+    );
+
+    let none = Sandbox::new();
+    none.write("tiny.onnx", &fs::read(sandbox.path("tiny.onnx")).unwrap());
+    for class in 0..CLASSES {
+        none.write(&format!("calib/{class}/0.png"), b"no photo");
+    }
+    let ran = none.run(&format!("{COMPILE} --calib calib"));
+    assert_eq!(ran.status, 1);
+    assert!(
+        ran.stderr
+            .ends_with("vitlet: error: none of the calibration photos can be read\n"),
+        "{}",
+        ran.stderr
+    );
+    assert!(!none.path("out.vitlet").exists());
+}
+
+#[test]
+fn a_full_disk_leaves_nothing() {
+    let sandbox = sandbox();
+    let before = sandbox.names(".");
+    let ran = sandbox.run_on_full_disk(&format!("{COMPILE} --calib calib --calib-count 1"));
+    ran.failed(1, &["out.vitlet: cannot be written: File too large"]);
+    assert_eq!(sandbox.names("."), before);
+}
+
+#[test]
+fn models_that_cannot_be_compiled() {
+    let sandbox = sandbox();
+    let unsupported = "compile unsupported.onnx -o out.vitlet --calib calib";
+    refused(&sandbox, unsupported, 1, &["Sin", "TopK"]);
+    let ran = sandbox
+        .run("inspect unsupported.onnx --json")
+        .failed(1, &["unsupported.onnx: 2 operations"]);
+    let nodes = ran.record()["unsupported"].clone();
+    assert_eq!(nodes.as_array().unwrap().len(), 2);
+    assert_eq!(fields(&nodes[0]), ["inputs", "name", "op", "reason"]);
+
+    let whole = fs::read(sandbox.path("tiny.onnx")).unwrap();
+    for (name, bytes) in [
+        ("cut.onnx", &whole[..whole.len() / 2]),
+        ("empty.onnx", &[]),
+        ("photo.onnx", b"\x89PNG"),
+    ] {
+        sandbox.write(name, bytes);
+        refused(
+            &sandbox,
+            &format!("compile {name} -o out.vitlet --calib calib"),
+            2,
+            &[name],
+        );
+        sandbox.run(&format!("inspect {name}")).failed(2, &[name]);
+    }
+}
+
+#[test]
+fn inspect_shows_the_layers() {
+    let sandbox = sandbox();
+    let record = sandbox.run("inspect tiny.onnx --json").succeeded().record();
+    assert_eq!(
+        fields(&record),
+        ["classes", "input", "layers", "macs", "parameters"]
+    );
+    assert_eq!(
+        (&record["input"], &record["classes"]),
+        (&json!([32, 32]), &json!(CLASSES))
+    );
+    let layers = record["layers"].as_array().unwrap();
+    assert!(layers.iter().any(|layer| layer["kind"] == "attention"));
+    let text = sandbox.run("inspect tiny.onnx").succeeded().stdout;
+    assert!(
+        text.contains("attention") && text.contains("parameters"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_reference_must_be_the_plans_model() {
+    let sandbox = sandbox();
+    let accuracy = "accuracy -m tiny.vitlet --data calib --reference tiny.onnx";
+    sandbox
+        .run(accuracy)
+        .failed(2, &["tiny.onnx: 32x32", "16x16"]);
+    let missing = "accuracy -m tiny.vitlet --data calib --reference none.onnx";
+    sandbox
+        .run(missing)
+        .failed(2, &["none.onnx", "No such file"]);
+}
