@@ -17,12 +17,15 @@ use crate::progress::Progress;
 const EXAMPLES: &str = "\
 Examples:
   vitlet accuracy -m model.vitlet --data val/
-  vitlet accuracy -m model.vitlet --data val/ --reference model.onnx --limit 500 --json
+  vitlet accuracy -m model.vitlet --data val/ --reference model.onnx --limit 500
 
-The folder has one folder of photos per class, named as the plan's labels; or as many folders as there are classes, under other
-names, in the order of the classes.
-With --json: {\"images\",\"top1\",\"top5\",\"reference\":{\"top1\",\"agreement\"}}, fractions; without --reference there is no \"reference\".
-A photo that cannot be read is reported and left out of the fractions, and the exit status is 1.";
+The folder has one folder of photos per class, named as the plan's labels; or
+as many folders as there are classes, in their order, under other names. A
+photo that cannot be read is reported and left out, and the exit status is 1.
+
+With --json, fractions of 1:
+  {\"images\",\"top1\",\"top5\",\"unreadable\",\"kernel\"}
+  with --reference also \"reference\":{\"top1\",\"agreement\"}";
 
 /// Photos are looked at by at most this many threads.
 const MAX_WORKERS: usize = 4 * MAX_THREADS;

@@ -11,20 +11,32 @@ use crate::{accuracy, bench, builtin, classify, inspect, run};
 
 const EXAMPLES: &str = "\
 Examples:
-  vitlet classify photo.jpg                             what is on the photo? (the built-in plan)
-  vitlet classify -m model.vitlet --json photos/        every photo of a folder, one JSON object each
-  vitlet compile model.onnx -o model.vitlet --calib calib/
-                                                        ONNX to a plan; calib/ has one folder of photos per class
-  vitlet accuracy -m model.vitlet --data val/ --reference model.onnx
-                                                        what did int8 cost?
-  vitlet bench -m model.vitlet --threads 2              how fast is it here?
+  What is on the photo? (The plan inside the program is used.)
+    vitlet classify photo.jpg
+  Every photo of a folder, one JSON object each
+    vitlet classify -m model.vitlet --json photos/
+  From ONNX to a plan; calib/ has one folder of photos per class
+    vitlet compile model.onnx -o model.vitlet --calib calib/
+  What did int8 cost?
+    vitlet accuracy -m model.vitlet --data val/ --reference model.onnx
+  How fast is it here?
+    vitlet bench -m model.vitlet --threads 2
 
-VITLET_KERNEL=scalar|neon|neon-dotprod|avx2 forces a kernel; `vitlet cpu` shows which ones this CPU has.
-Exit status: 0 done; 1 the work, or a part of it, failed; 2 the command line or a file it names cannot be used.";
+VITLET_KERNEL=scalar|neon|neon-dotprod|avx2 forces a kernel;
+`vitlet cpu` shows which ones this CPU has.
+
+Exit status: 0 done; 1 the work, or a part of it, failed;
+2 the command line, or a file it names, cannot be used.";
 
 /// Runs vision transformers as int8 plans: the same bytes on every CPU.
 #[derive(Debug, Parser)]
-#[command(name = "vitlet", version, after_help = EXAMPLES)]
+#[command(
+    name = "vitlet",
+    version,
+    after_help = EXAMPLES,
+    subcommand_value_name = "VERB",
+    subcommand_help_heading = "Verbs"
+)]
 pub(crate) struct Cli {
     /// Print JSON: one object a line
     #[arg(long, global = true)]
@@ -38,6 +50,14 @@ pub(crate) enum Verb {
     /// Compile an ONNX model to a plan
     #[cfg(feature = "compiler")]
     Compile(crate::compile::Args),
+    /// Not in this program
+    #[cfg(not(feature = "compiler"))]
+    #[command(hide = true, disable_help_flag = true)]
+    Compile {
+        /// Whatever it would have been
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        _arguments: Vec<std::ffi::OsString>,
+    },
     /// Say what photos show
     Classify(classify::Args),
     /// Run the network on an array or a photo and write the logits

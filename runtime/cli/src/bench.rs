@@ -17,8 +17,10 @@ Examples:
   vitlet bench -m model.vitlet --threads 4 --iterations 200
   vitlet bench --kernel scalar --json
 
-With --json: {\"kernel\",\"threads\",\"output_hash\",\"ms\":{\"min\",\"median\",\"mean\",\"p90\",\"p99\"}}.
-Only the network is timed, on pixels of the model's size.";
+Only the network is timed, on pixels of the model's size.
+
+With --json:
+  {\"kernel\",\"threads\",\"output_hash\",\"ms\":{\"min\",\"median\",\"mean\",\"p90\",\"p99\"}}";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

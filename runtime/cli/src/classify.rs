@@ -15,13 +15,19 @@ const EXAMPLES: &str = "\
 Examples:
   vitlet classify photo.jpg
   vitlet classify -m model.vitlet -k 1 --json photos/ | jq .top[0].label
-  vitlet classify --trace-hash photo.jpg     compare two machines: equal hashes, equal bytes
+  Compare two machines: equal hashes mean equal bytes out of every op
+    vitlet classify --trace-hash photo.jpg
 
-A photo that cannot be read is reported, the others are classified, and the exit status is 1.
-With --json: {\"path\",\"top\":[{\"class\",\"label\",\"score\"}],\"output_hash\",\"ms\":{\"preprocess\",\"inference\"}}, and
-\"ops\":[{\"name\",\"kind\",\"hash\"}] with --trace-hash; {\"path\",\"error\"} for a photo that cannot be read.
-output_hash is the SHA-256 of the logits as little-endian 32-bit integers; hashes of ops are the first 16 digits of the
-SHA-256 of their output's bytes.";
+A photo that cannot be read is reported, the others are classified, and the
+exit status is 1.
+
+With --json, per photo:
+  {\"path\",\"top\":[{\"class\",\"label\",\"score\"}],\"output_hash\",
+   \"ms\":{\"preprocess\",\"inference\"}}
+  with --trace-hash also \"ops\":[{\"name\",\"kind\",\"hash\"}]
+  {\"path\",\"error\"} if it cannot be read
+output_hash is the SHA-256 of the logits as little-endian 32-bit integers; the
+hash of an op is the first 16 digits of the SHA-256 of its output's bytes.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

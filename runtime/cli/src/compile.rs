@@ -21,13 +21,16 @@ use crate::progress::Progress;
 const EXAMPLES: &str = "\
 Examples:
   vitlet compile model.onnx -o model.vitlet --calib calib/
-  vitlet compile model.onnx -o model.vitlet --calib calib/ --calib-count 256 --resize short-side:256 --interpolation bicubic
-  vitlet compile model.onnx -o model.vitlet --calib calib/ --save-ranges ranges.json
-  vitlet compile model.onnx -o model.vitlet --ranges ranges.json --labels labels.txt
-                                     the same plan again, byte for byte, on any machine
+  vitlet compile model.onnx -o model.vitlet --calib calib/ --calib-count 256 \\
+      --resize short-side:256 --interpolation bicubic --save-ranges ranges.json
+  The same plan again, byte for byte, on any machine
+    vitlet compile model.onnx -o model.vitlet --ranges ranges.json \\
+        --labels labels.txt
 
-The calibration folder has one folder of photos per class; unless --labels says otherwise, the sorted names of these are the labels.
-Some dozens of typical photos are enough. Give the preprocessing the model was trained with: it becomes part of the plan.";
+The calibration folder has one folder of photos per class; unless --labels
+says otherwise, the sorted names of these are the labels. Some dozens of
+typical photos are enough. Give the preprocessing the model was trained with:
+it becomes part of the plan. Everything used is printed, defaults too.";
 
 /// Most that a lowered layer, fed the reference's inputs, may differ from the reference, relative to the largest value.
 const LOWERING_LIMIT: f64 = 1e-4;

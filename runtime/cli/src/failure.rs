@@ -95,12 +95,12 @@ pub(crate) fn command_line(error: &clap::Error) -> ExitCode {
     let text = error.render();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            let mut out = io::stdout();
-            let printed = write!(out, "{}", text.ansi()).and_then(|()| out.flush());
+            // Flushed, and without colours where nobody sees them.
+            let printed = error.print().and_then(|()| io::stdout().flush());
             return match printed {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-                Err(_) => ExitCode::from(FAILED),
+                Err(error) => exit(&anyhow::anyhow!("standard output: {error}")),
             };
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => to_stderr(&text.to_string()),
@@ -109,7 +109,8 @@ pub(crate) fn command_line(error: &clap::Error) -> ExitCode {
             // clap goes on with the usage, after an empty line; its hints stand before that or are in brackets.
             let text = text.strip_prefix("error: ").unwrap_or(&text);
             let end = text.find("\n\nUsage:").or(text.find("\n\nFor more"));
-            let message = joined_lines(&text[..end.unwrap_or(text.len())]);
+            let text = text[..end.unwrap_or(text.len())].replace("\n\n  tip:", "; tip:");
+            let message = joined_lines(&text);
             to_stderr(&format!(
                 "vitlet: error: {message}; see `vitlet --help` and `vitlet VERB --help`\n"
             ));

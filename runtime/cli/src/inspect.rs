@@ -14,12 +14,19 @@ use crate::output::{Out, Table, grouped, left, right};
 
 const EXAMPLES: &str = "\
 Examples:
-  vitlet inspect                   the built-in plan
-  vitlet inspect model.vitlet      memory, preprocessing, labels, provenance, every op and tensor
-  vitlet inspect model.onnx        the layers it is lowered to, or every operation that has no int8 form
+  The plan inside the program
+    vitlet inspect
+  Memory, preprocessing, labels, provenance, every op and tensor
+    vitlet inspect model.vitlet
+  The layers it is lowered to, or every operation that has no int8 form
+    vitlet inspect model.onnx
 
-With --json, of a plan: {\"macs\",\"plan_bytes\",\"arena_bytes\",\"float_ops\",\"copies\",\"ops\":{kind: count},…}; of an ONNX model:
-{\"macs\",\"parameters\",\"input\",\"classes\",\"layers\":[…]} or {\"unsupported\":[{\"name\",\"op\",\"inputs\",\"reason\"}]}.";
+With --json, of a plan:
+  {\"macs\",\"plan_bytes\",\"arena_bytes\",\"float_ops\",\"copies\",\"ops\":{kind: count},
+   \"input\",\"preprocess\",\"labels\",\"provenance\"}
+of an ONNX model:
+  {\"macs\",\"parameters\",\"input\",\"classes\",\"layers\":[…]}, or
+  {\"unsupported\":[{\"name\",\"op\",\"inputs\",\"reason\"}]}";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

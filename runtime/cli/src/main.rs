@@ -59,6 +59,10 @@ fn dispatch(verb: &Verb, out: &mut Out) -> anyhow::Result<Outcome> {
     match verb {
         #[cfg(feature = "compiler")]
         Verb::Compile(args) => compile::verb(args, out),
+        #[cfg(not(feature = "compiler"))]
+        Verb::Compile { .. } => Err(failure::invalid(
+            "compile: this program was built without the compiler; compile on a workstation and copy the plan",
+        )),
         Verb::Classify(args) => classify::verb(args, out),
         Verb::Run(args) => run::verb(args, out),
         Verb::Inspect(args) => inspect::verb(args, out),

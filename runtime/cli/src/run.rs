@@ -18,11 +18,14 @@ use crate::output::{Out, Table, milliseconds};
 const EXAMPLES: &str = "\
 Examples:
   vitlet run -m model.vitlet --input photo.jpg --output logits.npy
-  vitlet run -m model.vitlet --input tensor.npy --output logits.npy --dequantise
+  vitlet run -m model.vitlet --input x.npy --output y.npy --dequantise
 
-An .npy input is f32 [1, 3, H, W] as the ONNX model takes it (normalised), or u8 [1, H, W, 3] or [H, W, 3] (pixels, RGB).
-The f32 values are turned back into pixels with the plan's mean and std. The output is [1, classes]: int32 logits, or f32 with
---dequantise.";
+An .npy input is f32 [1, 3, H, W], normalised as the ONNX model takes it, or
+u8 [1, H, W, 3] or [H, W, 3], RGB pixels. The f32 values are turned back into
+pixels with the plan's mean and std. The output is [1, classes]: int32 logits,
+or f32 with --dequantise.
+
+With --json: {\"input\",\"output\",\"shape\",\"dtype\",\"output_hash\",\"ms\":{\"inference\"}}";
 
 /// The first bytes of an .npy file.
 const NPY_MAGIC: &[u8] = b"\x93NUMPY";

@@ -287,6 +287,21 @@ fn command_lines_that_make_no_sense() {
     assert!(none.status == 2 && none.stdout.is_empty() && none.stderr.contains("Usage: vitlet"));
 }
 
+/// The boards' program.
+#[test]
+#[cfg(not(feature = "compiler"))]
+fn what_needs_the_compiler() {
+    let sandbox = Sandbox::new();
+    sandbox.write("model.onnx", b"\x08\x07 and so on");
+    let without = "built without the compiler";
+    let ran = sandbox.run("compile model.onnx -o out.vitlet --calib photos");
+    ran.failed(2, &[without, "on a workstation"]);
+    let ran = sandbox.run("inspect model.onnx");
+    ran.failed(2, &["model.onnx: not a .vitlet plan", without]);
+    let ran = sandbox.run("accuracy -m tiny.vitlet --data . --reference model.onnx");
+    ran.failed(2, &["--reference"]);
+}
+
 #[test]
 fn kernels_this_cpu_lacks() {
     let sandbox = Sandbox::new();
@@ -332,7 +347,7 @@ fn help_teaches() {
     for verb in ["classify", "run", "inspect", "accuracy", "bench"] {
         let help = sandbox.run(&format!("{verb} --help")).succeeded().stdout;
         assert!(
-            help.contains("Examples:") && help.contains("--json"),
+            help.contains("Examples:") && !help.contains('\x1b') && help.contains("--json"),
             "{help}"
         );
     }

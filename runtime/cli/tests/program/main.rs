@@ -1,7 +1,12 @@
 //! The program as its users and their scripts see it: what it prints, its exit status, and the files it leaves.
 //!
 //! Plans are tiny and made from a seed, photos are noise, so nothing here needs data or the compiler; what does is in `compile`.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
 
 #[cfg(feature = "compiler")]
 mod compile;
