@@ -222,7 +222,7 @@ impl Routine for InnerBlock<'_, '_> {
         unsafe {
             match self.target {
                 Target::S8 { y, zero_point, min } => {
-                    self.pixels(isa, Target::S8 { y, zero_point, min })
+                    self.pixels(isa, Target::S8 { y, zero_point, min });
                 }
                 Target::S16(y) => self.pixels(isa, Target::S16(y)),
                 Target::S16Add(y) => self.pixels(isa, Target::S16Add(y)),

@@ -78,6 +78,10 @@ impl Isa for Avx2 {
     }
 
     avx2_ops! {
+        fn sqrt(v: f64) -> f64 {
+            let v = _mm_set_sd(v);
+            _mm_cvtsd_f64(_mm_sqrt_sd(v, v))
+        }
         fn splat_i16(v: i16) -> __m128i { _mm_set1_epi16(v) }
         fn splat_i32(v: i32) -> __m256i { _mm256_set1_epi32(v) }
         fn splat_f32(v: f32) -> __m256 { _mm256_set1_ps(v) }

@@ -99,6 +99,22 @@ pub(crate) trait Isa: Copy {
     /// `sat16(round(a))` for |a| < 2³¹.
     fn round_sat16(self, a: Self::F32) -> Self::I16;
 
+    /// The f64 square root, correctly rounded.
+    fn sqrt(self, v: f64) -> f64;
+
+    /// `v.isqrt()` for v ≥ 2⁶², a fifth of its instructions. The f64 root is off by less than 1, so one step up or down gives the floor.
+    #[inline(always)]
+    fn root(self, v: u64) -> u32 {
+        let root = (self.sqrt(v as f64) as u64).min(u64::from(u32::MAX));
+        let square = root * root;
+        let root = if square > v {
+            root - 1
+        } else {
+            root + u64::from(v - square > 2 * root)
+        };
+        root as u32
+    }
+
     /// Sum and sum of squares of `n` values, n a multiple of 8 and at most 16384.
     ///
     /// # Safety
@@ -187,3 +203,48 @@ macro_rules! unroll {
     }};
 }
 pub(crate) use unroll;
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::{Isa, Job, Routine, dispatch};
+    use crate::{Kernel, SizeError};
+
+    struct Roots(Vec<u64>);
+
+    impl Routine for Roots {
+        type Output = Result<(), SizeError>;
+
+        #[inline(always)]
+        fn simd<I: Isa>(self, isa: I) -> Self::Output {
+            for v in self.0 {
+                assert_eq!(isa.root(v), v.isqrt() as u32, "root of {v}");
+            }
+            Ok(())
+        }
+    }
+
+    impl Job for Roots {
+        fn scalar(self) -> Result<(), SizeError> {
+            Ok(())
+        }
+    }
+
+    /// Squares and their neighbours, where a rounded root could land on the wrong side.
+    #[test]
+    fn root_is_isqrt() -> Result<(), SizeError> {
+        let near = |m: u64| {
+            [
+                (m * m).saturating_sub(1).max(1 << 62),
+                m * m,
+                m * m + 1,
+                m * m + 2 * m,
+            ]
+        };
+        let ends = (1 << 31..(1 << 31) + 1000_u64).chain((1 << 32) - 1000..1 << 32);
+        let steps = (1 << 31..1 << 32).step_by(40_009);
+        let values: Vec<u64> = ends.chain(steps).flat_map(near).chain([u64::MAX]).collect();
+        Kernel::available().try_for_each(|kernel| dispatch(kernel, Roots(values.clone())))
+    }
+}

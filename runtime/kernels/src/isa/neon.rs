@@ -93,6 +93,7 @@ macro_rules! neon {
             }
 
             neon_ops! {
+                fn sqrt(v: f64) -> f64 { vget_lane_f64::<0>(vsqrt_f64(vdup_n_f64(v))) }
                 fn splat_i16(v: i16) -> int16x8_t { vdupq_n_s16(v) }
                 fn splat_i32(v: i32) -> Pair<int32x4_t> { Pair(vdupq_n_s32(v), vdupq_n_s32(v)) }
                 fn splat_f32(v: f32) -> Pair<float32x4_t> { Pair(vdupq_n_f32(v), vdupq_n_f32(v)) }

@@ -168,16 +168,20 @@ impl<'a> LayerNorm<'a> {
         )
     }
 
-    /// `1 / sqrt(C·Q − S² + E)` from the row's sum S and sum of squares Q: one function for every kernel.
+    /// `C·Q − S² + E` from a row's sum S and sum of squares Q, shifted up to 2⁶²..2⁶⁴; and the shift, which is even.
     #[inline]
-    pub(crate) fn rstd(&self, sum: i32, squares: u64) -> f32 {
+    pub(super) fn variance(&self, sum: i32, squares: u64) -> (u64, u32) {
         let square = u64::from(sum.unsigned_abs()) * u64::from(sum.unsigned_abs());
         let v = self.channels as u64 * squares - square + self.eps;
         let z = v.leading_zeros() & !1;
-        let root = (v << z).isqrt() as u32;
-        let power = f32::from_bits((127 + z / 2) << 23);
-        (1.0 / root as f32) * power
+        (v << z, z)
     }
+}
+
+/// The reciprocal of the deviation: from the root of the shifted variance, and the shift.
+#[inline]
+fn rstd(root: u32, shift: u32) -> f32 {
+    (1.0 / root as f32) * f32::from_bits((127 + shift / 2) << 23)
 }
 
 struct Run<'r, 'a> {

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::LayerNorm;
+use super::{LayerNorm, rstd};
 use crate::Out;
 use crate::requantise::scalar::{round, sat8, sat16};
 
@@ -23,7 +23,8 @@ impl LayerNorm<'_> {
             .iter()
             .map(|&v| u64::from(v.unsigned_abs()) * u64::from(v.unsigned_abs()))
             .sum();
-        let rstd = self.rstd(sum, squares);
+        let (variance, shift) = self.variance(sum, squares);
+        let rstd = rstd(variance.isqrt() as u32, shift);
         for (c, &x) in x.iter().enumerate() {
             self.store(x, c, sum, rstd, out, first + c);
         }

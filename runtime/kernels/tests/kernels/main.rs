@@ -2,6 +2,7 @@
 //!
 //! `VITLET_EXPECT_KERNELS=scalar,neon` makes the suite fail unless exactly those kernels ran: an emulator or a board without the feature must not
 //! look like success. The names are printed (`--nocapture`).
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod attention;
 mod convolution;
