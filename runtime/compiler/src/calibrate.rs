@@ -45,19 +45,37 @@ struct Statistics {
 }
 
 impl<'m> Calibrator<'m> {
-    pub(crate) fn new(model: &'m Model, normalisation: &Normalisation) -> Result<Self, CompileError> {
+    pub(crate) fn new(
+        model: &'m Model,
+        normalisation: &Normalisation,
+    ) -> Result<Self, CompileError> {
         let graph = model.graph();
         let values = used_values(graph);
         let nodes = crate::eval::source_nodes(graph, values.clone());
         let watched = values.into_iter().map(|value| {
             let (node, view) = &graph.values[value].source;
-            let output = nodes.iter().position(|n: &NodeId| n == node).unwrap_or_default();
+            let output = nodes
+                .iter()
+                .position(|n: &NodeId| n == node)
+                .unwrap_or_default();
             let per_channel = is_attention_operand(graph, value);
-            Watched { value, output, view: view.clone(), per_channel, statistics: Statistics::new() }
+            Watched {
+                value,
+                output,
+                view: view.clone(),
+                per_channel,
+                statistics: Statistics::new(),
+            }
         });
         let watched = watched.collect();
         let probe = model.reference().probe(&nodes)?;
-        Ok(Calibrator { model, normalisation: *normalisation, probe, watched, images: 0 })
+        Ok(Calibrator {
+            model,
+            normalisation: *normalisation,
+            probe,
+            watched,
+            images: 0,
+        })
     }
 
     /// Runs one photo: H×W×3 RGB bytes of the model's size.
@@ -75,10 +93,14 @@ impl<'m> Calibrator<'m> {
             let finite = w.statistics.add(data);
             if !finite {
                 let reason = "it is infinite or not a number on a calibration photo".to_string();
-                return Err(CompileError::Quantise { what: value.name.clone(), reason });
+                return Err(CompileError::Quantise {
+                    what: value.name.clone(),
+                    reason,
+                });
             }
             if w.per_channel {
-                w.statistics.add_channels(&w.view.gather(data), value.channels);
+                w.statistics
+                    .add_channels(&w.view.gather(data), value.channels);
             }
         }
         self.images += 1;
@@ -106,7 +128,13 @@ impl<'m> Calibrator<'m> {
             channels: w.statistics.channels,
         });
         let Normalisation { mean, std } = self.normalisation;
-        Ok(Ranges::new(self.model.sha256_hex(), self.images, mean, std, values.collect()))
+        Ok(Ranges::new(
+            self.model.sha256_hex(),
+            self.images,
+            mean,
+            std,
+            values.collect(),
+        ))
     }
 }
 
@@ -114,19 +142,30 @@ impl<'m> Calibrator<'m> {
 pub(crate) fn used_values(graph: &Graph) -> Vec<ValueId> {
     let mut values = vec![];
     for op in &graph.ops {
-        values.extend(op.epilogue().and_then(|e| e.activation.as_ref()).map(|a| a.before));
+        values.extend(
+            op.epilogue()
+                .and_then(|e| e.activation.as_ref())
+                .map(|a| a.before),
+        );
         values.push(op.output);
     }
     values
 }
 
 fn is_attention_operand(graph: &Graph, value: ValueId) -> bool {
-    graph.ops.iter().any(|op| matches!(op.kind, Kind::Attention { .. }) && op.inputs.contains(&value))
+    graph
+        .ops
+        .iter()
+        .any(|op| matches!(op.kind, Kind::Attention { .. }) && op.inputs.contains(&value))
 }
 
 impl Statistics {
     fn new() -> Self {
-        Statistics { seen: [f32::INFINITY, f32::NEG_INFINITY], bins: vec![0; 1 << (32 - BIN_SHIFT)], channels: vec![] }
+        Statistics {
+            seen: [f32::INFINITY, f32::NEG_INFINITY],
+            bins: vec![0; 1 << (32 - BIN_SHIFT)],
+            channels: vec![],
+        }
     }
 
     /// Counts values; false when one is not finite.
@@ -137,21 +176,37 @@ impl Statistics {
         }
         // min and max skip NaN, but NaN and infinity have bins of their own: exponent all ones.
         let exponent_ones = |sign: usize| sign << 14 | 0xff << 6;
-        let odd = |sign: usize| self.bins[exponent_ones(sign)..exponent_ones(sign) + 64].iter().any(|n| *n > 0);
+        let odd = |sign: usize| {
+            self.bins[exponent_ones(sign)..exponent_ones(sign) + 64]
+                .iter()
+                .any(|n| *n > 0)
+        };
         !odd(0) && !odd(1)
     }
 
     fn add_channels(&mut self, canonical: &[f32], channels: usize) {
         self.channels.resize(channels, 0.0);
         for row in canonical.chunks(channels.max(1)) {
-            self.channels.iter_mut().zip(row).for_each(|(m, x)| *m = m.max(x.abs()));
+            self.channels
+                .iter_mut()
+                .zip(row)
+                .for_each(|(m, x)| *m = m.max(x.abs()));
         }
     }
 
     /// The bins that hold something, as (value at the middle of the bin, count).
     fn filled(&self) -> Vec<(f64, f64)> {
-        let middle = |bin: usize| f64::from(f32::from_bits((bin as u32) << BIN_SHIFT | 1 << (BIN_SHIFT - 1)));
-        self.bins.iter().enumerate().filter(|(_, n)| **n > 0).map(|(bin, n)| (middle(bin), f64::from(*n))).collect()
+        let middle = |bin: usize| {
+            f64::from(f32::from_bits(
+                (bin as u32) << BIN_SHIFT | 1 << (BIN_SHIFT - 1),
+            ))
+        };
+        self.bins
+            .iter()
+            .enumerate()
+            .filter(|(_, n)| **n > 0)
+            .map(|(bin, n)| (middle(bin), f64::from(*n)))
+            .collect()
     }
 
     /// Shrinks both ends of the seen range independently, in steps of 2 % down to 30 %, to the least mean squared error of
@@ -162,11 +217,24 @@ impl Statistics {
         let shrinks = || (0..=35).map(|i| 1.0 - 0.02 * f64::from(i));
         // Clipping errors of the two ends do not depend on each other, so each is computed once per candidate.
         let clipped = |end: f64| -> f64 {
-            let beyond = |x: f64| if end < 0.0 { (end - x).max(0.0) } else { (x - end).max(0.0) };
-            filled.iter().filter(|(x, _)| x * end > 0.0).map(|(x, n)| n * beyond(*x).powi(2)).sum()
+            let beyond = |x: f64| {
+                if end < 0.0 {
+                    (end - x).max(0.0)
+                } else {
+                    (x - end).max(0.0)
+                }
+            };
+            filled
+                .iter()
+                .filter(|(x, _)| x * end > 0.0)
+                .map(|(x, n)| n * beyond(*x).powi(2))
+                .sum()
         };
         let candidates = |end: f32| -> Vec<(f64, f64)> {
-            shrinks().map(|s| s * f64::from(end)).map(|end| (end, clipped(end))).collect()
+            shrinks()
+                .map(|s| s * f64::from(end))
+                .map(|end| (end, clipped(end)))
+                .collect()
         };
         let total: f64 = filled.iter().map(|(_, n)| n).sum();
         let (lows, highs) = (candidates(low), candidates(high));
@@ -196,7 +264,9 @@ mod tests {
         let [low, high] = s.least_error_range();
         assert_eq!(low.to_bits(), 0f32.to_bits());
         assert!(high > 0.97, "{high}");
-        let mut bell: Vec<f32> = (0..100_000u32).map(|i| ((i % 1000) as f32 / 1000.0 - 0.5) * 2.0).collect();
+        let mut bell: Vec<f32> = (0..100_000u32)
+            .map(|i| ((i % 1000) as f32 / 1000.0 - 0.5) * 2.0)
+            .collect();
         bell.push(3.0);
         let mut s = Statistics::new();
         assert!(s.add(&bell));

@@ -18,7 +18,11 @@ pub struct UnsupportedNode {
 
 impl fmt::Display for UnsupportedNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} `{}` on {:?}: {}", self.op, self.name, self.input_shapes, self.reason)
+        write!(
+            f,
+            "{} `{}` on {:?}: {}",
+            self.op, self.name, self.input_shapes, self.reason
+        )
     }
 }
 
@@ -43,13 +47,17 @@ pub enum CompileError {
         reason: String,
     },
     /// The model's input is not one image.
-    #[error("the model's input must be one RGB image, 1×3×H×W or 1×H×W×3 in f32, but it is {found}; export with a static shape")]
+    #[error(
+        "the model's input must be one RGB image, 1×3×H×W or 1×H×W×3 in f32, but it is {found}; export with a static shape"
+    )]
     Input {
         /// What the model has.
         found: String,
     },
     /// The model's output is not one vector of logits.
-    #[error("the model's output must be one row of class logits, but it is {found}; vitlet compiles classifiers")]
+    #[error(
+        "the model's output must be one row of class logits, but it is {found}; vitlet compiles classifiers"
+    )]
     Output {
         /// What the model has.
         found: String,
@@ -64,10 +72,14 @@ pub enum CompileError {
     #[error("the f32 reference run failed: {0}")]
     Reference(String),
     /// No photos to calibrate with.
-    #[error("no calibration images: give a folder of photos with --calib, or ranges from an earlier run with --ranges")]
+    #[error(
+        "no calibration images: give a folder of photos with --calib, or ranges from an earlier run with --ranges"
+    )]
     NoCalibration,
     /// The ranges do not belong to this model.
-    #[error("the ranges do not fit this model: {0}; make them again with --calib DIR --save-ranges FILE")]
+    #[error(
+        "the ranges do not fit this model: {0}; make them again with --calib DIR --save-ranges FILE"
+    )]
     Ranges(String),
     /// A value of the options or of the model is outside what the int8 path can represent.
     #[error("{what}: {reason}")]

@@ -159,13 +159,18 @@ pub struct Op {
 impl Op {
     /// Every value the op reads, the residual included.
     pub fn reads(&self) -> impl Iterator<Item = ValueId> + '_ {
-        self.inputs.iter().copied().chain(self.epilogue().and_then(|e| e.residual))
+        self.inputs
+            .iter()
+            .copied()
+            .chain(self.epilogue().and_then(|e| e.residual))
     }
 
     /// The epilogue of the kinds that have one.
     pub fn epilogue(&self) -> Option<&Epilogue> {
         match &self.kind {
-            Kind::Conv { epilogue, .. } | Kind::Linear { epilogue, .. } | Kind::Depthwise { epilogue, .. } => Some(epilogue),
+            Kind::Conv { epilogue, .. }
+            | Kind::Linear { epilogue, .. }
+            | Kind::Depthwise { epilogue, .. } => Some(epilogue),
             _ => None,
         }
     }
@@ -173,7 +178,9 @@ impl Op {
     /// As [`Op::epilogue`], to change it.
     pub fn epilogue_mut(&mut self) -> Option<&mut Epilogue> {
         match &mut self.kind {
-            Kind::Conv { epilogue, .. } | Kind::Linear { epilogue, .. } | Kind::Depthwise { epilogue, .. } => Some(epilogue),
+            Kind::Conv { epilogue, .. }
+            | Kind::Linear { epilogue, .. }
+            | Kind::Depthwise { epilogue, .. } => Some(epilogue),
             _ => None,
         }
     }

@@ -41,7 +41,11 @@ fn buffers(graph: &Graph, bytes: &BTreeMap<ValueId, usize>) -> Vec<Buffer> {
     let mut add = |buffers: &mut Vec<Buffer>, value: ValueId, at: usize| {
         let bytes = bytes.get(&value).copied().unwrap_or_default();
         of.insert(value, buffers.len());
-        buffers.push(Buffer { values: vec![value], bytes, alive: [at, at] });
+        buffers.push(Buffer {
+            values: vec![value],
+            bytes,
+            alive: [at, at],
+        });
     };
     add(&mut buffers, graph.input, 0);
     for (index, op) in graph.ops.iter().enumerate() {
@@ -55,7 +59,9 @@ fn buffers(graph: &Graph, bytes: &BTreeMap<ValueId, usize>) -> Vec<Buffer> {
     }
     buffers[of[&graph.output]].alive[1] = graph.ops.len() + 1;
     for (index, op) in graph.ops.iter().enumerate() {
-        let Some(residual) = op.epilogue().and_then(|e| e.residual) else { continue };
+        let Some(residual) = op.epilogue().and_then(|e| e.residual) else {
+            continue;
+        };
         let (from, to) = (of[&residual], of[&op.output]);
         if from != to && buffers[from].alive[1] == index + 1 && !op.inputs.contains(&residual) {
             let merged = buffers[to].clone();
@@ -72,9 +78,13 @@ fn buffers(graph: &Graph, bytes: &BTreeMap<ValueId, usize>) -> Vec<Buffer> {
 }
 
 fn lowest_fit(buffer: &Buffer, placed: &[(usize, &Buffer)]) -> usize {
-    let together = |other: &Buffer| buffer.alive[0] <= other.alive[1] && other.alive[0] <= buffer.alive[1];
-    let mut taken: Vec<(usize, usize)> =
-        placed.iter().filter(|(_, b)| together(b)).map(|(offset, b)| (*offset, offset + b.bytes)).collect();
+    let together =
+        |other: &Buffer| buffer.alive[0] <= other.alive[1] && other.alive[0] <= buffer.alive[1];
+    let mut taken: Vec<(usize, usize)> = placed
+        .iter()
+        .filter(|(_, b)| together(b))
+        .map(|(offset, b)| (*offset, offset + b.bytes))
+        .collect();
     taken.sort_unstable();
     let mut offset = 0;
     for (start, end) in taken {

@@ -25,19 +25,31 @@ pub struct Normalisation {
 
 impl Normalisation {
     /// What almost every public vision model is trained with.
-    pub const IMAGENET: Normalisation = Normalisation { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+    pub const IMAGENET: Normalisation = Normalisation {
+        mean: [0.485, 0.456, 0.406],
+        std: [0.229, 0.224, 0.225],
+    };
 
     /// Checks that every number is usable.
     ///
     /// # Errors
     /// [`CompileError::Quantise`] unless means are within −10…10 and deviations within 0.001…1000.
     pub fn new(mean: [f32; 3], std: [f32; 3]) -> Result<Self, CompileError> {
-        let refuse = |what: &str, reason: &str| CompileError::Quantise { what: what.into(), reason: reason.into() };
+        let refuse = |what: &str, reason: &str| CompileError::Quantise {
+            what: what.into(),
+            reason: reason.into(),
+        };
         if !mean.iter().all(|m| (-10.0..=10.0).contains(m)) {
-            return Err(refuse("mean", "must be three numbers between -10 and 10, on the scale where white is 1"));
+            return Err(refuse(
+                "mean",
+                "must be three numbers between -10 and 10, on the scale where white is 1",
+            ));
         }
         if !std.iter().all(|s| (0.001..=1000.0).contains(s)) {
-            return Err(refuse("std", "must be three numbers between 0.001 and 1000, on the scale where white is 1"));
+            return Err(refuse(
+                "std",
+                "must be three numbers between 0.001 and 1000, on the scale where white is 1",
+            ));
         }
         Ok(Normalisation { mean, std })
     }
@@ -87,12 +99,20 @@ impl Model {
     /// # Errors
     /// Everything of [`CompileError`] up to [`CompileError::Unsupported`], which lists all operations without an int8 form.
     pub fn open(path: &Path) -> Result<Model, CompileError> {
-        let bytes = std::fs::read(path).map_err(|source| CompileError::Read { path: path.to_owned(), source })?;
+        let bytes = std::fs::read(path).map_err(|source| CompileError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         let (source, reference) = frontend::load(path, &bytes)?;
         let graph = lower::lower(&source)?;
         quantise::check_types(&graph)?;
         let channels_last = source.nodes[source.input].shape.get(1) != Some(&3);
-        Ok(Model { graph, reference, sha256: Sha256::digest(&bytes).into(), channels_last })
+        Ok(Model {
+            graph,
+            reference,
+            sha256: Sha256::digest(&bytes).into(),
+            channels_last,
+        })
     }
 
     /// The lowered model.
@@ -159,15 +179,26 @@ impl Model {
     ///
     /// # Errors
     /// [`CompileError::Reference`] when the image has another size or tract fails.
-    pub fn check_lowering(&self, normalisation: &Normalisation, image: &[u8]) -> Result<LoweringCheck, CompileError> {
-        check_lowering(&self.graph, &self.reference, &self.normalised(normalisation, image)?)
+    pub fn check_lowering(
+        &self,
+        normalisation: &Normalisation,
+        image: &[u8],
+    ) -> Result<LoweringCheck, CompileError> {
+        check_lowering(
+            &self.graph,
+            &self.reference,
+            &self.normalised(normalisation, image)?,
+        )
     }
 
     /// Starts calibration.
     ///
     /// # Errors
     /// [`CompileError::Reference`] when tract cannot optimise the model.
-    pub fn calibrator(&self, normalisation: &Normalisation) -> Result<Calibrator<'_>, CompileError> {
+    pub fn calibrator(
+        &self,
+        normalisation: &Normalisation,
+    ) -> Result<Calibrator<'_>, CompileError> {
         Calibrator::new(self, normalisation)
     }
 
@@ -175,9 +206,18 @@ impl Model {
     ///
     /// # Errors
     /// [`CompileError::Reference`] when tract cannot optimise the model.
-    pub fn classifier(&self, normalisation: &Normalisation) -> Result<Classifier<'_>, CompileError> {
-        let probe = self.reference.probe(&[self.graph.values[self.graph.output].source.0])?;
-        Ok(Classifier { model: self, normalisation: *normalisation, probe })
+    pub fn classifier(
+        &self,
+        normalisation: &Normalisation,
+    ) -> Result<Classifier<'_>, CompileError> {
+        let probe = self
+            .reference
+            .probe(&[self.graph.values[self.graph.output].source.0])?;
+        Ok(Classifier {
+            model: self,
+            normalisation: *normalisation,
+            probe,
+        })
     }
 
     /// Quantises and writes the plan. The bytes are a pure function of the ONNX file, the ranges and the options.
@@ -185,9 +225,15 @@ impl Model {
     /// # Errors
     /// [`CompileError::Ranges`] when the ranges are of another model or normalisation, [`CompileError::Quantise`] when
     /// something has no int8 form, [`CompileError::Plan`] when the plan does not pass its own verification.
-    pub fn compile(&self, ranges: &Ranges, options: &Options<'_>) -> Result<AlignedBytes, CompileError> {
+    pub fn compile(
+        &self,
+        ranges: &Ranges,
+        options: &Options<'_>,
+    ) -> Result<AlignedBytes, CompileError> {
         if ranges.model_sha256 != self.sha256_hex() {
-            return Err(CompileError::Ranges("they were measured on another ONNX file".into()));
+            return Err(CompileError::Ranges(
+                "they were measured on another ONNX file".into(),
+            ));
         }
         quantise::compile(&self.graph, self.sha256, ranges, options)
     }
@@ -197,15 +243,25 @@ impl Model {
     }
 
     /// RGB bytes as the model's f32 input, in its own layout.
-    pub(crate) fn normalised(&self, n: &Normalisation, image: &[u8]) -> Result<Vec<f32>, CompileError> {
+    pub(crate) fn normalised(
+        &self,
+        n: &Normalisation,
+        image: &[u8],
+    ) -> Result<Vec<f32>, CompileError> {
         let [height, width] = self.graph.image;
         if image.len() != height * width * 3 {
             let found = image.len();
-            return Err(CompileError::Reference(format!("an image of {height}×{width}×3 bytes is expected, got {found}")));
+            return Err(CompileError::Reference(format!(
+                "an image of {height}×{width}×3 bytes is expected, got {found}"
+            )));
         }
         let pixel = |x: u8, c: usize| (f32::from(x) / 255.0 - n.mean[c]) / n.std[c];
         if self.channels_last {
-            return Ok(image.iter().enumerate().map(|(i, x)| pixel(*x, i % 3)).collect());
+            return Ok(image
+                .iter()
+                .enumerate()
+                .map(|(i, x)| pixel(*x, i % 3))
+                .collect());
         }
         let plane = |c: usize| image.iter().skip(c).step_by(3).map(move |x| pixel(*x, c));
         Ok((0..3).flat_map(plane).collect())
@@ -226,7 +282,13 @@ impl Classifier<'_> {
     /// # Errors
     /// [`CompileError::Reference`] when the size is wrong or tract fails.
     pub fn logits(&self, image: &[u8]) -> Result<Vec<f32>, CompileError> {
-        let outputs = self.probe.run(&self.model.normalised(&self.normalisation, image)?)?;
-        Ok(outputs.into_iter().next().map(|t| t.data).unwrap_or_default())
+        let outputs = self
+            .probe
+            .run(&self.model.normalised(&self.normalisation, image)?)?;
+        Ok(outputs
+            .into_iter()
+            .next()
+            .map(|t| t.data)
+            .unwrap_or_default())
     }
 }

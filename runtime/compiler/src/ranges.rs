@@ -43,8 +43,22 @@ pub(crate) struct ValueRange {
 }
 
 impl Ranges {
-    pub(crate) fn new(model_sha256: String, images: u32, mean: [f32; 3], std: [f32; 3], values: Vec<ValueRange>) -> Self {
-        Ranges { format: FORMAT.into(), version: VERSION, model_sha256, images, mean, std, values }
+    pub(crate) fn new(
+        model_sha256: String,
+        images: u32,
+        mean: [f32; 3],
+        std: [f32; 3],
+        values: Vec<ValueRange>,
+    ) -> Self {
+        Ranges {
+            format: FORMAT.into(),
+            version: VERSION,
+            model_sha256,
+            images,
+            mean,
+            std,
+            values,
+        }
     }
 
     /// Photos the ranges were measured on.
@@ -65,16 +79,24 @@ impl Ranges {
     /// # Errors
     /// [`CompileError::Ranges`] when the text is something else, or holds numbers that are not finite and ordered.
     pub fn from_json(text: &str) -> Result<Ranges, CompileError> {
-        let ranges: Ranges = serde_json::from_str(text).map_err(|e| CompileError::Ranges(format!("not a ranges file ({e})")))?;
+        let ranges: Ranges = serde_json::from_str(text)
+            .map_err(|e| CompileError::Ranges(format!("not a ranges file ({e})")))?;
         if ranges.format != FORMAT || ranges.version != VERSION {
-            let found = format!("format `{}` version {}, expected `{FORMAT}` version {VERSION}", ranges.format, ranges.version);
+            let found = format!(
+                "format `{}` version {}, expected `{FORMAT}` version {VERSION}",
+                ranges.format, ranges.version
+            );
             return Err(CompileError::Ranges(found));
         }
         for value in &ranges.values {
-            let ordered = |[low, high]: [f32; 2]| low.is_finite() && high.is_finite() && low <= high;
+            let ordered =
+                |[low, high]: [f32; 2]| low.is_finite() && high.is_finite() && low <= high;
             let channels = value.channels.iter().all(|c| c.is_finite() && *c >= 0.0);
             if !ordered(value.seen) || !ordered(value.clip) || !channels {
-                return Err(CompileError::Ranges(format!("`{}` has a range that is not finite and ordered", value.name)));
+                return Err(CompileError::Ranges(format!(
+                    "`{}` has a range that is not finite and ordered",
+                    value.name
+                )));
             }
         }
         Ok(ranges)

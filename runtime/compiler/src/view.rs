@@ -27,13 +27,19 @@ pub struct View {
 impl View {
     /// A view with one factor per dimension; sizes of 1 vanish.
     pub fn strided(dims: &[(usize, usize)]) -> View {
-        let dims = dims.iter().map(|&(size, stride)| normal(vec![Factor { size, stride }])).collect();
+        let dims = dims
+            .iter()
+            .map(|&(size, stride)| normal(vec![Factor { size, stride }]))
+            .collect();
         View { offset: 0, dims }
     }
 
     /// The size of each dimension.
     pub fn shape(&self) -> Vec<usize> {
-        self.dims.iter().map(|d| d.iter().map(|f| f.size).product()).collect()
+        self.dims
+            .iter()
+            .map(|d| d.iter().map(|f| f.size).product())
+            .collect()
     }
 
     /// Replaces the dimensions `from`, which start at axis `at`, by `to`; `None` when a new boundary cuts a factor unevenly.
@@ -49,7 +55,10 @@ impl View {
         }
         let mut dims = self.dims.clone();
         dims.splice(at..at + from, split);
-        Some(View { offset: self.offset, dims })
+        Some(View {
+            offset: self.offset,
+            dims,
+        })
     }
 
     /// Moves axis `from` to position `to`.
@@ -60,29 +69,43 @@ impl View {
         }
         let dim = dims.remove(from);
         dims.insert(to, dim);
-        Some(View { offset: self.offset, dims })
+        Some(View {
+            offset: self.offset,
+            dims,
+        })
     }
 
     /// Inserts an axis of size 1.
     pub fn add_axis(&self, axis: usize) -> Option<View> {
         let mut dims = self.dims.clone();
         (axis <= dims.len()).then(|| dims.insert(axis, vec![]))?;
-        Some(View { offset: self.offset, dims })
+        Some(View {
+            offset: self.offset,
+            dims,
+        })
     }
 
     /// Removes an axis of size 1.
     pub fn remove_axis(&self, axis: usize) -> Option<View> {
         let mut dims = self.dims.clone();
         (dims.get(axis)?.is_empty()).then(|| dims.remove(axis))?;
-        Some(View { offset: self.offset, dims })
+        Some(View {
+            offset: self.offset,
+            dims,
+        })
     }
 
     /// Keeps `start..end` of an axis that is one factor.
     pub fn slice(&self, axis: usize, start: usize, end: usize) -> Option<View> {
-        let [factor] = self.dims.get(axis)?.as_slice() else { return None };
+        let [factor] = self.dims.get(axis)?.as_slice() else {
+            return None;
+        };
         let mut sliced = self.clone();
         sliced.offset += start * factor.stride;
-        sliced.dims[axis] = normal(vec![Factor { size: end.checked_sub(start)?, stride: factor.stride }]);
+        sliced.dims[axis] = normal(vec![Factor {
+            size: end.checked_sub(start)?,
+            stride: factor.stride,
+        }]);
         Some(sliced)
     }
 
@@ -101,7 +124,12 @@ impl View {
         self.offset == 0
             && match cover.as_slice() {
                 [] => len == 1,
-                [one] => *one == Factor { size: len, stride: 1 },
+                [one] => {
+                    *one == Factor {
+                        size: len,
+                        stride: 1,
+                    }
+                }
                 _ => false,
             }
     }
@@ -132,7 +160,10 @@ impl View {
 
     /// The value, rearranged into the source tensor's order; the inverse of [`View::gather`].
     pub fn scatter(&self, value: &[f32]) -> Vec<f32> {
-        self.offsets().into_iter().filter_map(|o| value.get(o).copied()).collect()
+        self.offsets()
+            .into_iter()
+            .filter_map(|o| value.get(o).copied())
+            .collect()
     }
 }
 
@@ -161,8 +192,14 @@ fn take(factors: &mut Vec<Factor>, mut size: usize) -> Option<Vec<Factor>> {
             size /= f.size;
         } else if f.size.is_multiple_of(size) {
             let inner = f.size / size;
-            taken.push(Factor { size, stride: f.stride * inner });
-            factors.push(Factor { size: inner, stride: f.stride });
+            taken.push(Factor {
+                size,
+                stride: f.stride * inner,
+            });
+            factors.push(Factor {
+                size: inner,
+                stride: f.stride,
+            });
             size = 1;
         } else {
             return None;
@@ -186,7 +223,9 @@ mod tests {
         let tokens = v.reshape(2, 2, &[20]).and_then(|v| v.move_axis(1, 2));
         assert_eq!(tokens, Some(View::strided(&[(1, 0), (20, 6), (6, 1)])));
         assert!(tokens.clone().is_some_and(|v| v.covers(120)));
-        let back = tokens.and_then(|v| v.move_axis(1, 2)).and_then(|v| v.reshape(2, 1, &[4, 5]));
+        let back = tokens
+            .and_then(|v| v.move_axis(1, 2))
+            .and_then(|v| v.reshape(2, 1, &[4, 5]));
         assert_eq!(back, Some(v));
     }
 
@@ -194,7 +233,10 @@ mod tests {
     fn heads_split_out_of_channels() {
         let v = View::strided(&[(49, 320), (320, 1)]);
         let split = v.reshape(1, 1, &[2, 5, 32]).expect("2·5·32 = 320");
-        assert_eq!(split, View::strided(&[(49, 320), (2, 160), (5, 32), (32, 1)]));
+        assert_eq!(
+            split,
+            View::strided(&[(49, 320), (2, 160), (5, 32), (32, 1)])
+        );
         let values = split.slice(1, 1, 2).expect("one factor");
         assert_eq!(values.offset, 160);
         assert_eq!(values.shape(), [49, 1, 5, 32]);
@@ -203,8 +245,16 @@ mod tests {
 
     #[test]
     fn a_boundary_that_cuts_a_factor_unevenly_is_refused() {
-        assert_eq!(View::strided(&[(6, 4), (4, 1)]).reshape(0, 2, &[8, 3]).map(|v| v.shape()), Some(vec![8, 3]));
-        assert_eq!(View::strided(&[(6, 1), (4, 6)]).reshape(0, 2, &[8, 3]), None);
+        assert_eq!(
+            View::strided(&[(6, 4), (4, 1)])
+                .reshape(0, 2, &[8, 3])
+                .map(|v| v.shape()),
+            Some(vec![8, 3])
+        );
+        assert_eq!(
+            View::strided(&[(6, 1), (4, 6)]).reshape(0, 2, &[8, 3]),
+            None
+        );
     }
 
     #[test]

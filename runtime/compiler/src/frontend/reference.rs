@@ -37,10 +37,18 @@ impl Reference {
             .input_fact(0)
             .ok()
             .and_then(|f| f.shape.as_concrete().map(<[usize]>::to_vec))
-            .ok_or_else(|| CompileError::Input { found: "not static".into() })?;
-        let outlets: Vec<OutletId> = nodes.iter().map(|n| OutletId::new(self.origins[*n], 0)).collect();
+            .ok_or_else(|| CompileError::Input {
+                found: "not static".into(),
+            })?;
+        let outlets: Vec<OutletId> = nodes
+            .iter()
+            .map(|n| OutletId::new(self.origins[*n], 0))
+            .collect();
         model.select_output_outlets(&outlets).map_err(fail)?;
-        let plan = model.into_optimized().and_then(|m| m.into_runnable()).map_err(fail)?;
+        let plan = model
+            .into_optimized()
+            .and_then(|m| m.into_runnable())
+            .map_err(fail)?;
         Ok(Probe { plan, input_shape })
     }
 }
@@ -52,12 +60,19 @@ impl Probe {
     /// [`CompileError::Reference`] when the size is wrong or tract fails.
     pub fn run(&self, image: &[f32]) -> Result<Vec<Tensor>, CompileError> {
         let fail = |e: TractError| CompileError::Reference(one_line(&e));
-        let input = tract_onnx::prelude::Tensor::from_shape(&self.input_shape, image).map_err(fail)?;
+        let input =
+            tract_onnx::prelude::Tensor::from_shape(&self.input_shape, image).map_err(fail)?;
         let outputs = self.plan.run(tvec!(input.into_tvalue())).map_err(fail)?;
-        outputs.iter().map(|t| {
-            let t = t.cast_to::<f32>().map_err(fail)?;
-            let data = t.view().as_slice::<f32>().map_err(fail)?.to_vec();
-            Ok(Tensor { shape: t.shape().to_vec(), data })
-        }).collect()
+        outputs
+            .iter()
+            .map(|t| {
+                let t = t.cast_to::<f32>().map_err(fail)?;
+                let data = t.view().as_slice::<f32>().map_err(fail)?.to_vec();
+                Ok(Tensor {
+                    shape: t.shape().to_vec(),
+                    data,
+                })
+            })
+            .collect()
     }
 }

@@ -5,16 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::ops::array::Slice;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::change_axes::AxisOp;
 use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat, PaddingSpec};
-use tract_onnx::tract_core::ops::array::Slice;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
 use tract_onnx::tract_core::ops::nn::{DataFormat, Reduce, Reducer, RmsNorm, Softmax};
 use tract_onnx::tract_hir::internal::{DimLike, Factoid, InOut};
 
-use super::{Binary, ConvSpec, NodeId, Reference, SourceGraph, SourceNode, SourceOp, Tensor, Unary};
+use super::{
+    Binary, ConvSpec, NodeId, Reference, SourceGraph, SourceNode, SourceOp, Tensor, Unary,
+};
 use crate::error::CompileError;
 
 /// Parses `bytes` (an ONNX file read from `path`, which only messages use), types and declutters it.
@@ -25,7 +27,10 @@ use crate::error::CompileError;
 /// [`CompileError::NotOnnx`] for anything tract cannot parse, [`CompileError::Input`] and [`CompileError::Output`] when the
 /// model is not an image classifier.
 pub fn load(path: &Path, bytes: &[u8]) -> Result<(SourceGraph, Reference), CompileError> {
-    let refuse = |reason: String| CompileError::NotOnnx { path: path.to_owned(), reason };
+    let refuse = |reason: String| CompileError::NotOnnx {
+        path: path.to_owned(),
+        reason,
+    };
     if bytes.is_empty() {
         return Err(refuse("the file is empty".into()));
     }
@@ -37,7 +42,9 @@ pub fn load(path: &Path, bytes: &[u8]) -> Result<(SourceGraph, Reference), Compi
 /// Runs code of a parser that may panic on hostile input and turns a panic into an error.
 ///
 /// The panic hook is silenced meanwhile: the user gets one line, not a backtrace.
-fn without_panics<T>(run: impl FnOnce() -> TractResult<T>) -> Result<Result<T, CompileError>, String> {
+fn without_panics<T>(
+    run: impl FnOnce() -> TractResult<T>,
+) -> Result<Result<T, CompileError>, String> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let result = catch_unwind(AssertUnwindSafe(run));
@@ -79,7 +86,9 @@ fn parse(bytes: &[u8]) -> TractResult<TypedModel> {
 /// A symbolic or unknown first dimension of the image is the batch: this runtime's batch is 1.
 fn fix_batch_to_one(model: &mut InferenceModel) -> TractResult<()> {
     let fact = model.input_fact(0)?.clone();
-    let Some(rank) = fact.shape.rank().concretize() else { return Ok(()) };
+    let Some(rank) = fact.shape.rank().concretize() else {
+        return Ok(());
+    };
     if rank != 4 {
         return Ok(());
     }
@@ -88,7 +97,12 @@ fn fix_batch_to_one(model: &mut InferenceModel) -> TractResult<()> {
         match dim.concretize().and_then(|d| d.to_usize().ok()) {
             Some(size) => dims.push(size),
             None if axis == 0 => dims.push(1),
-            None => return Err(CompileError::Input { found: format!("{fact:?}") }.into()),
+            None => {
+                return Err(CompileError::Input {
+                    found: format!("{fact:?}"),
+                }
+                .into());
+            }
         }
     }
     model.set_input_fact(0, f32::fact(dims).into())
@@ -106,8 +120,12 @@ fn translate(model: &TypedModel) -> Result<(SourceGraph, Vec<usize>), CompileErr
         let inputs: Vec<NodeId> = node.inputs.iter().filter_map(|o| ids[o.node]).collect();
         let shape = static_shape(node);
         let op = match (&shape, node.outputs.len()) {
-            (Some(_), 1) => translate_op(model, node).unwrap_or_else(|| SourceOp::Other(node.op.name().to_string())),
-            _ => SourceOp::Other(format!("{} with a shape that is not static", node.op.name())),
+            (Some(_), 1) => translate_op(model, node)
+                .unwrap_or_else(|| SourceOp::Other(node.op.name().to_string())),
+            _ => SourceOp::Other(format!(
+                "{} with a shape that is not static",
+                node.op.name()
+            )),
         };
         for input in &inputs {
             nodes[*input].uses += 1;
@@ -123,11 +141,26 @@ fn translate(model: &TypedModel) -> Result<(SourceGraph, Vec<usize>), CompileErr
             uses: 0,
         });
     }
-    let find = |outlets: TractResult<&[OutletId]>| outlets.ok().and_then(|o| o.first().and_then(|o| ids[o.node]));
-    let input = find(model.input_outlets()).ok_or(CompileError::Input { found: "missing".into() })?;
-    let output = find(model.output_outlets()).ok_or(CompileError::Output { found: "missing".into() })?;
+    let find = |outlets: TractResult<&[OutletId]>| {
+        outlets
+            .ok()
+            .and_then(|o| o.first().and_then(|o| ids[o.node]))
+    };
+    let input = find(model.input_outlets()).ok_or(CompileError::Input {
+        found: "missing".into(),
+    })?;
+    let output = find(model.output_outlets()).ok_or(CompileError::Output {
+        found: "missing".into(),
+    })?;
     nodes[output].uses += 1;
-    Ok((SourceGraph { nodes, input, output }, origins))
+    Ok((
+        SourceGraph {
+            nodes,
+            input,
+            output,
+        },
+        origins,
+    ))
 }
 
 fn static_shape(node: &TypedNode) -> Option<Vec<usize>> {
@@ -138,7 +171,10 @@ fn static_shape(node: &TypedNode) -> Option<Vec<usize>> {
 fn constant(fact: &TypedFact) -> Option<Tensor> {
     let tensor = fact.konst.as_ref()?.cast_to::<f32>().ok()?;
     let data = tensor.view().as_slice::<f32>().ok()?.to_vec();
-    Some(Tensor { shape: tensor.shape().to_vec(), data })
+    Some(Tensor {
+        shape: tensor.shape().to_vec(),
+        data,
+    })
 }
 
 /// `None` when the operator is not part of the normal form.
@@ -146,7 +182,12 @@ fn translate_op(model: &TypedModel, node: &TypedNode) -> Option<SourceOp> {
     if let Some(value) = constant(&node.outputs[0].fact) {
         return Some(SourceOp::Const(Arc::new(value)));
     }
-    if model.input_outlets().ok()?.iter().any(|o| o.node == node.id) {
+    if model
+        .input_outlets()
+        .ok()?
+        .iter()
+        .any(|o| o.node == node.id)
+    {
         return Some(SourceOp::Input);
     }
     if let Some(op) = node.op_as::<Conv>() {
@@ -165,15 +206,30 @@ fn translate_op(model: &TypedModel, node: &TypedNode) -> Option<SourceOp> {
         return matches!(op.reducer, Reducer::Sum).then(|| SourceOp::Sum(op.axes.to_vec()));
     }
     if let Some(op) = node.op_as::<RmsNorm>() {
-        let eps = f64::from(*op.eps.cast_to::<f32>().ok()?.view().as_slice::<f32>().ok()?.first()?);
+        let eps = f64::from(
+            *op.eps
+                .cast_to::<f32>()
+                .ok()?
+                .view()
+                .as_slice::<f32>()
+                .ok()?
+                .first()?,
+        );
         return Some(SourceOp::RmsNorm { axis: op.axis, eps });
     }
     if let Some(op) = node.op_as::<Softmax>() {
-        return op.quant_output_dt.is_none().then(|| SourceOp::Softmax(op.axes.to_vec()));
+        return op
+            .quant_output_dt
+            .is_none()
+            .then(|| SourceOp::Softmax(op.axes.to_vec()));
     }
     if let Some(op) = node.op_as::<Slice>() {
         let (start, end) = (op.start.to_usize().ok()?, op.end.to_usize().ok()?);
-        return Some(SourceOp::Slice { axis: op.axis, start, end });
+        return Some(SourceOp::Slice {
+            axis: op.axis,
+            start,
+            end,
+        });
     }
     axis_op(node.op_as::<AxisOp>()?)
 }
@@ -182,10 +238,21 @@ fn axis_op(op: &AxisOp) -> Option<SourceOp> {
     Some(match op {
         AxisOp::Add(axis) => SourceOp::AddAxis(*axis),
         AxisOp::Rm(axis) => SourceOp::RmAxis(*axis),
-        AxisOp::Move(from, to) => SourceOp::MoveAxis { from: *from, to: *to },
+        AxisOp::Move(from, to) => SourceOp::MoveAxis {
+            from: *from,
+            to: *to,
+        },
         AxisOp::Reshape(at, from, to) => {
-            let sizes = |dims: &[TDim]| dims.iter().map(|d| d.to_usize().ok()).collect::<Option<Vec<_>>>();
-            SourceOp::Reshape { at: *at, from: sizes(from)?, to: sizes(to)? }
+            let sizes = |dims: &[TDim]| {
+                dims.iter()
+                    .map(|d| d.to_usize().ok())
+                    .collect::<Option<Vec<_>>>()
+            };
+            SourceOp::Reshape {
+                at: *at,
+                from: sizes(from)?,
+                to: sizes(to)?,
+            }
         }
     })
 }
@@ -221,8 +288,13 @@ fn einsum(op: &EinSum) -> Option<SourceOp> {
         return None;
     }
     let letters = |io: InOut| op.axes.axes(io).map(|a| a.repr).collect::<Vec<char>>();
-    let inputs = (0..op.axes.input_count()).map(|i| letters(InOut::In(i))).collect();
-    Some(SourceOp::EinSum { inputs, output: letters(InOut::Out(0)) })
+    let inputs = (0..op.axes.input_count())
+        .map(|i| letters(InOut::In(i)))
+        .collect();
+    Some(SourceOp::EinSum {
+        inputs,
+        output: letters(InOut::Out(0)),
+    })
 }
 
 /// Two spatial axes, batch 1, no dilation, weights constant; the weights' layout is normalised by the caller of `weights`.
@@ -241,20 +313,45 @@ fn conv(model: &TypedModel, node: &TypedNode, op: &Conv) -> Option<SourceOp> {
     if op.q_params.is_some() || dilation != [1, 1] || op.kernel_fmt != KernelFormat::OIHW {
         return None;
     }
-    let input = model.outlet_fact(node.inputs[0]).ok()?.shape.as_concrete()?.to_vec();
-    let pad = padding(&spec.padding, [input[axes[1]], input[axes[2]]], kernel, stride)?;
-    Some(SourceOp::Conv(ConvSpec { kernel, stride, pad, groups: op.group, axes }))
+    let input = model
+        .outlet_fact(node.inputs[0])
+        .ok()?
+        .shape
+        .as_concrete()?
+        .to_vec();
+    let pad = padding(
+        &spec.padding,
+        [input[axes[1]], input[axes[2]]],
+        kernel,
+        stride,
+    )?;
+    Some(SourceOp::Conv(ConvSpec {
+        kernel,
+        stride,
+        pad,
+        groups: op.group,
+        axes,
+    }))
 }
 
 /// Explicit zero padding (top, left, bottom, right) of any of ONNX's ways to say it.
-fn padding(spec: &PaddingSpec, input: [usize; 2], kernel: [usize; 2], stride: [usize; 2]) -> Option<[usize; 4]> {
+fn padding(
+    spec: &PaddingSpec,
+    input: [usize; 2],
+    kernel: [usize; 2],
+    stride: [usize; 2],
+) -> Option<[usize; 4]> {
     let same = |upper: bool| {
         let mut pad = [0; 4];
         for axis in 0..2 {
             let out = input[axis].div_ceil(stride[axis]);
             let total = ((out - 1) * stride[axis] + kernel[axis]).saturating_sub(input[axis]);
             let small = total / 2;
-            (pad[axis], pad[axis + 2]) = if upper { (small, total - small) } else { (total - small, small) };
+            (pad[axis], pad[axis + 2]) = if upper {
+                (small, total - small)
+            } else {
+                (total - small, small)
+            };
         }
         pad
     };

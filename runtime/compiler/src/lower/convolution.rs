@@ -6,11 +6,18 @@ use crate::ir::{Epilogue, Geometry, Kind, ValueId};
 use crate::view::View;
 
 impl Lowering<'_> {
-    pub(super) fn convolution(&mut self, id: NodeId, node: &SourceNode, spec: &ConvSpec) -> Outcome {
+    pub(super) fn convolution(
+        &mut self,
+        id: NodeId,
+        node: &SourceNode,
+        spec: &ConvSpec,
+    ) -> Outcome {
         let (value, view) = self.activation(node, 0)?;
         let weights = self.constant(node, 1)?;
         let bias = self.constant(node, 2)?;
-        let [oc, ic, kh, kw] = *weights.shape.as_slice() else { return Err("weights must have four dimensions".into()) };
+        let [oc, ic, kh, kw] = *weights.shape.as_slice() else {
+            return Err("weights must have four dimensions".into());
+        };
         let channels = self.values[value].channels;
         let geometry = self.geometry(node, spec, value, &view)?;
         let bias = per_output(&bias, oc)?;
@@ -18,46 +25,95 @@ impl Lowering<'_> {
         let kind = if spec.groups == 1 && ic == channels {
             let weights = ohwi(&weights);
             if [kh, kw] == [1, 1] && spec.stride == [1, 1] && spec.pad == [0; 4] {
-                Kind::Linear { weights, bias, epilogue }
+                Kind::Linear {
+                    weights,
+                    bias,
+                    epilogue,
+                }
             } else {
-                Kind::Conv { geometry, weights, bias, epilogue }
+                Kind::Conv {
+                    geometry,
+                    weights,
+                    bias,
+                    epilogue,
+                }
             }
         } else if spec.groups == channels && ic == 1 && oc == channels {
-            Kind::Depthwise { geometry, weights: hwo(&weights), bias, epilogue }
+            Kind::Depthwise {
+                geometry,
+                weights: hwo(&weights),
+                bias,
+                epilogue,
+            }
         } else {
-            return Err(format!("groups {} on {channels} channels: only 1 and one per channel are supported", spec.groups));
+            return Err(format!(
+                "groups {} on {channels} channels: only 1 and one per channel are supported",
+                spec.groups
+            ));
         };
         let [height, width] = geometry.output;
         let mut dims = vec![(1, 0); node.shape.len()];
-        for (axis, dim) in spec.axes.iter().zip([(oc, 1), (height, width * oc), (width, oc)]) {
+        for (axis, dim) in spec
+            .axes
+            .iter()
+            .zip([(oc, 1), (height, width * oc), (width, oc)])
+        {
             dims[*axis] = dim;
         }
-        Ok(self.emit(id, kind, vec![value], (height * width, oc), View::strided(&dims)))
+        Ok(self.emit(
+            id,
+            kind,
+            vec![value],
+            (height * width, oc),
+            View::strided(&dims),
+        ))
     }
 
     /// Sizes of the maps; the input must be a whole value in raster order.
-    fn geometry(&self, node: &SourceNode, spec: &ConvSpec, value: ValueId, view: &View) -> Result<Geometry, String> {
+    fn geometry(
+        &self,
+        node: &SourceNode,
+        spec: &ConvSpec,
+        value: ValueId,
+        view: &View,
+    ) -> Result<Geometry, String> {
         let (rows, channels) = (self.values[value].rows, self.values[value].channels);
         let shape = view.shape();
         let [c, h, w] = spec.axes.map(|a| shape.get(a).copied().unwrap_or(1));
         let mut raster = vec![(1, 0); shape.len()];
-        for (axis, dim) in spec.axes.iter().zip([(channels, 1), (h, w * channels), (w, channels)]) {
+        for (axis, dim) in spec
+            .axes
+            .iter()
+            .zip([(channels, 1), (h, w * channels), (w, channels)])
+        {
             if let Some(slot) = raster.get_mut(*axis) {
                 *slot = dim;
             }
         }
         if c != channels || h * w != rows || *view != View::strided(&raster) {
-            return Err("the image of a convolution must be a whole tensor in raster order, batch 1".into());
+            return Err(
+                "the image of a convolution must be a whole tensor in raster order, batch 1".into(),
+            );
         }
         let output = [1, 2].map(|i| node.shape.get(spec.axes[i]).copied().unwrap_or(1));
         for axis in 0..2 {
             let padded = [h, w][axis] + spec.pad[axis] + spec.pad[axis + 2];
-            let fits = padded >= spec.kernel[axis] && (padded - spec.kernel[axis]) / spec.stride[axis] + 1 == output[axis];
+            let fits = padded >= spec.kernel[axis]
+                && (padded - spec.kernel[axis]) / spec.stride[axis] + 1 == output[axis];
             if !fits {
-                return Err(format!("kernel {:?}, stride {:?} and padding {:?} do not give {output:?}", spec.kernel, spec.stride, spec.pad));
+                return Err(format!(
+                    "kernel {:?}, stride {:?} and padding {:?} do not give {output:?}",
+                    spec.kernel, spec.stride, spec.pad
+                ));
             }
         }
-        Ok(Geometry { input: [h, w], output, kernel: spec.kernel, stride: spec.stride, pad: spec.pad })
+        Ok(Geometry {
+            input: [h, w],
+            output,
+            kernel: spec.kernel,
+            stride: spec.stride,
+            pad: spec.pad,
+        })
     }
 }
 
@@ -65,14 +121,18 @@ fn per_output(bias: &Tensor, outputs: usize) -> Result<Vec<f32>, String> {
     match bias.data.as_slice() {
         [one] => Ok(vec![*one; outputs]),
         all if all.len() == outputs => Ok(all.to_vec()),
-        _ => Err(format!("bias of shape {:?} for {outputs} channels", bias.shape)),
+        _ => Err(format!(
+            "bias of shape {:?} for {outputs} channels",
+            bias.shape
+        )),
     }
 }
 
 /// O×I×kh×kw to O×kh×kw×I.
 fn ohwi(weights: &Tensor) -> Vec<f32> {
     let [_, i, h, w] = [0, 1, 2, 3].map(|d| weights.shape[d]);
-    View::strided(&[(weights.shape[0], i * h * w), (h, w), (w, 1), (i, h * w)]).scatter(&weights.data)
+    View::strided(&[(weights.shape[0], i * h * w), (h, w), (w, 1), (i, h * w)])
+        .scatter(&weights.data)
 }
 
 /// O×1×kh×kw to kh×kw×O.

@@ -69,7 +69,10 @@ impl Expr {
             ("hardswish", |x| unary(Unary::HardSwish, x)),
         ];
         let grid = || (-64..=64).map(|i| f64::from(i) / 8.0);
-        known.iter().find(|(_, f)| grid().all(|x| (f(x) - self.eval(x)).abs() < 1e-4)).map_or("table", |k| k.0)
+        known
+            .iter()
+            .find(|(_, f)| grid().all(|x| (f(x) - self.eval(x)).abs() < 1e-4))
+            .map_or("table", |k| k.0)
     }
 }
 
@@ -106,7 +109,9 @@ mod tests {
     #[test]
     fn gelu_is_known_in_both_spellings() {
         assert_eq!(Expr::X.unary(Unary::Gelu).name(), "gelu");
-        let erf = Expr::X.binary(Binary::Mul, Expr::Const(std::f64::consts::FRAC_1_SQRT_2)).unary(Unary::Erf);
+        let erf = Expr::X
+            .binary(Binary::Mul, Expr::Const(std::f64::consts::FRAC_1_SQRT_2))
+            .unary(Unary::Erf);
         let spelled = erf
             .binary(Binary::Add, Expr::Const(1.0))
             .binary(Binary::Mul, Expr::X)
@@ -117,7 +122,8 @@ mod tests {
 
     #[test]
     fn factors_multiply_through() {
-        let half = Expr::Const(0.5).binary(Binary::Mul, Expr::X.binary(Binary::Div, Expr::Const(4.0)));
+        let half =
+            Expr::Const(0.5).binary(Binary::Mul, Expr::X.binary(Binary::Div, Expr::Const(4.0)));
         assert_eq!(half.factor(), Some(0.125));
     }
 }

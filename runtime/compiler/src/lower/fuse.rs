@@ -8,7 +8,13 @@ pub(super) fn fuse(graph: &mut Graph) {
 }
 
 fn readers(graph: &Graph, value: ValueId) -> usize {
-    graph.ops.iter().flat_map(Op::reads).filter(|v| *v == value).count() + usize::from(graph.output == value)
+    graph
+        .ops
+        .iter()
+        .flat_map(Op::reads)
+        .filter(|v| *v == value)
+        .count()
+        + usize::from(graph.output == value)
 }
 
 fn producer(graph: &Graph, value: ValueId) -> Option<usize> {
@@ -18,12 +24,18 @@ fn producer(graph: &Graph, value: ValueId) -> Option<usize> {
 /// Conv, Linear or Depthwise whose result only feeds `Activate`.
 fn activation(graph: &mut Graph) -> bool {
     for index in 0..graph.ops.len() {
-        let Kind::Activate(function) = graph.ops[index].kind.clone() else { continue };
+        let Kind::Activate(function) = graph.ops[index].kind.clone() else {
+            continue;
+        };
         let before = graph.ops[index].inputs[0];
-        let Some(producer) = producer(graph, before).filter(|_| readers(graph, before) == 1) else { continue };
+        let Some(producer) = producer(graph, before).filter(|_| readers(graph, before) == 1) else {
+            continue;
+        };
         let output = graph.ops[index].output;
         let op = &mut graph.ops[producer];
-        let Some(epilogue) = op.epilogue_mut().filter(|e| **e == Epilogue::default()) else { continue };
+        let Some(epilogue) = op.epilogue_mut().filter(|e| **e == Epilogue::default()) else {
+            continue;
+        };
         epilogue.activation = Some(Activation { function, before });
         op.output = output;
         graph.ops.remove(index);
@@ -43,13 +55,17 @@ fn residual(graph: &mut Graph) -> bool {
         let mut choices = [(producer(graph, a), a, b), (producer(graph, b), b, a)];
         choices.sort_by_key(|c| std::cmp::Reverse(c.0));
         for (producer, branch, stream) in choices {
-            let Some(producer) = producer.filter(|_| readers(graph, branch) == 1) else { continue };
+            let Some(producer) = producer.filter(|_| readers(graph, branch) == 1) else {
+                continue;
+            };
             let output = graph.ops[index].output;
             let op = &mut graph.ops[producer];
             if !matches!(op.kind, Kind::Conv { .. } | Kind::Linear { .. }) {
                 continue;
             }
-            let Some(epilogue) = op.epilogue_mut().filter(|e| **e == Epilogue::default()) else { continue };
+            let Some(epilogue) = op.epilogue_mut().filter(|e| **e == Epilogue::default()) else {
+                continue;
+            };
             epilogue.residual = Some(stream);
             op.output = output;
             let op = graph.ops.remove(producer);
@@ -67,13 +83,33 @@ fn pooled_head(graph: &mut Graph) -> bool {
             continue;
         }
         let pooled = graph.ops[index].output;
-        let Some(reader) = graph.ops.iter().position(|op| op.reads().any(|v| v == pooled)) else { continue };
-        let Kind::Linear { weights, bias, epilogue } = &graph.ops[reader].kind else { continue };
+        let Some(reader) = graph
+            .ops
+            .iter()
+            .position(|op| op.reads().any(|v| v == pooled))
+        else {
+            continue;
+        };
+        let Kind::Linear {
+            weights,
+            bias,
+            epilogue,
+        } = &graph.ops[reader].kind
+        else {
+            continue;
+        };
         if *epilogue != Epilogue::default() || readers(graph, pooled) != 1 {
             continue;
         }
-        let kind = Kind::PoolLinear { weights: weights.clone(), bias: bias.clone() };
-        graph.ops[reader] = Op { kind, inputs: graph.ops[index].inputs.clone(), output: graph.ops[reader].output };
+        let kind = Kind::PoolLinear {
+            weights: weights.clone(),
+            bias: bias.clone(),
+        };
+        graph.ops[reader] = Op {
+            kind,
+            inputs: graph.ops[index].inputs.clone(),
+            output: graph.ops[reader].output,
+        };
         graph.ops.remove(index);
         return true;
     }

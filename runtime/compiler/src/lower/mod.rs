@@ -42,11 +42,20 @@ use state::{Known, Role};
 /// the model is not a classifier of one image.
 pub fn lower(source: &SourceGraph) -> Result<Graph, CompileError> {
     let (input, image, view) = image_value(source)?;
-    let mut lowering = Lowering { source, known: vec![], values: vec![input], ops: vec![] };
+    let mut lowering = Lowering {
+        source,
+        known: vec![],
+        values: vec![input],
+        ops: vec![],
+    };
     let mut refused = vec![];
     for (id, node) in source.nodes.iter().enumerate() {
         let known = if id == source.input {
-            Ok(Known::View { value: 0, view: view.clone(), sole: true })
+            Ok(Known::View {
+                value: 0,
+                view: view.clone(),
+                sole: true,
+            })
         } else {
             lowering.node(id, node)
         };
@@ -54,7 +63,11 @@ pub fn lower(source: &SourceGraph) -> Result<Graph, CompileError> {
             refused.push(UnsupportedNode {
                 name: node.name.clone(),
                 op: node.op_name.clone(),
-                input_shapes: node.inputs.iter().map(|i| source.nodes[*i].shape.clone()).collect(),
+                input_shapes: node
+                    .inputs
+                    .iter()
+                    .map(|i| source.nodes[*i].shape.clone())
+                    .collect(),
                 reason,
             });
             Known::Lost
@@ -65,7 +78,13 @@ pub fn lower(source: &SourceGraph) -> Result<Graph, CompileError> {
     }
     let output = lowering.logits()?;
     let Lowering { values, ops, .. } = lowering;
-    let mut graph = Graph { values, ops, input: 0, image, output };
+    let mut graph = Graph {
+        values,
+        ops,
+        input: 0,
+        image,
+        output,
+    };
     fuse::fuse(&mut graph);
     Ok(graph)
 }
@@ -76,10 +95,23 @@ fn image_value(source: &SourceGraph) -> Result<(Value, [usize; 2], View), Compil
     let (view, height, width) = match *node.shape.as_slice() {
         [1, 3, h, w] => (View::strided(&[(1, 0), (3, 1), (h, w * 3), (w, 3)]), h, w),
         [1, h, w, 3] => (View::strided(&[(1, 0), (h, w * 3), (w, 3), (3, 1)]), h, w),
-        _ => return Err(CompileError::Input { found: format!("{:?}", node.shape) }),
+        _ => {
+            return Err(CompileError::Input {
+                found: format!("{:?}", node.shape),
+            });
+        }
     };
     let source = (source.input, view.clone());
-    Ok((Value { name: node.name.clone(), rows: height * width, channels: 3, source }, [height, width], view))
+    Ok((
+        Value {
+            name: node.name.clone(),
+            rows: height * width,
+            channels: 3,
+            source,
+        },
+        [height, width],
+        view,
+    ))
 }
 
 /// The walk's state. Methods of the submodules each complete one kind of pattern; their errors are the reason a user reads.
@@ -94,10 +126,18 @@ type Outcome = Result<Known, String>;
 
 impl Lowering<'_> {
     fn node(&mut self, id: NodeId, node: &SourceNode) -> Outcome {
-        if node.inputs.iter().any(|i| matches!(self.known[*i], Known::Lost)) {
-            return Ok(Known::Lost);
-        }
+        let lost = node
+            .inputs
+            .iter()
+            .any(|i| matches!(self.known[*i], Known::Lost));
         match &node.op {
+            // An operation that is never supported is reported even behind another one.
+            SourceOp::Input | SourceOp::Other(_) => Err(
+                "not an operation of the supported set (convolution, linear, layer norm, attention, element-wise \
+                 functions, residual add, mean pooling, reshape, transpose, slice)"
+                    .into(),
+            ),
+            _ if lost => Ok(Known::Lost),
             SourceOp::Const(tensor) => Ok(Known::Const(Arc::clone(tensor))),
             SourceOp::Conv(spec) => self.convolution(id, node, spec),
             SourceOp::EinSum { inputs, output } => self.einsum(id, node, inputs, output),
@@ -111,17 +151,15 @@ impl Lowering<'_> {
             | SourceOp::RmAxis(_)
             | SourceOp::Reshape { .. }
             | SourceOp::Slice { .. } => self.axes(node),
-            SourceOp::Input | SourceOp::Other(_) => Err(
-                "not an operation of the supported set (convolution, linear, layer norm, attention, element-wise \
-                 functions, residual add, mean pooling, reshape, transpose, slice)"
-                    .into(),
-            ),
         }
     }
 
     /// What the `index`-th input means, with `sole` brought up to date.
     fn input(&self, node: &SourceNode, index: usize) -> Result<Known, String> {
-        let id = *node.inputs.get(index).ok_or_else(|| format!("input {index} is missing"))?;
+        let id = *node
+            .inputs
+            .get(index)
+            .ok_or_else(|| format!("input {index} is missing"))?;
         let mut known = self.known[id].clone();
         if let Known::View { sole, .. } = &mut known {
             *sole &= self.source.nodes[id].uses == 1;
@@ -133,41 +171,81 @@ impl Lowering<'_> {
     fn activation(&mut self, node: &SourceNode, index: usize) -> Result<(ValueId, View), String> {
         match self.input(node, index)? {
             Known::View { value, view, .. } => Ok((value, view)),
-            Known::Map { value, view, function } => {
+            Known::Map {
+                value,
+                view,
+                function,
+            } => {
                 let id = node.inputs[index];
                 let old = &self.values[value];
                 let (rows, channels) = (old.rows, old.channels);
                 if !view.covers(rows * channels) {
-                    return Err("an element-wise function of a part of a tensor is not supported".into());
+                    return Err(
+                        "an element-wise function of a part of a tensor is not supported".into(),
+                    );
                 }
                 let output = self.add_value(id, rows, channels, view.clone());
-                self.ops.push(Op { kind: Kind::Activate(function), inputs: vec![value], output });
-                self.known[id] = Known::View { value: output, view: view.clone(), sole: false };
+                self.ops.push(Op {
+                    kind: Kind::Activate(function),
+                    inputs: vec![value],
+                    output,
+                });
+                self.known[id] = Known::View {
+                    value: output,
+                    view: view.clone(),
+                    sole: false,
+                };
                 Ok((output, view))
             }
-            other => Err(format!("input {index} is {} where an activation is expected", other.describe())),
+            other => Err(format!(
+                "input {index} is {} where an activation is expected",
+                other.describe()
+            )),
         }
     }
 
     fn constant(&self, node: &SourceNode, index: usize) -> Result<Arc<Tensor>, String> {
         match self.input(node, index)? {
             Known::Const(tensor) => Ok(tensor),
-            other => Err(format!("input {index} is {} where a constant is expected", other.describe())),
+            other => Err(format!(
+                "input {index} is {} where a constant is expected",
+                other.describe()
+            )),
         }
     }
 
     /// A new value computed by source node `id`.
     fn add_value(&mut self, id: NodeId, rows: usize, channels: usize, view: View) -> ValueId {
         let name = self.source.nodes[id].name.clone();
-        self.values.push(Value { name, rows, channels, source: (id, view) });
+        self.values.push(Value {
+            name,
+            rows,
+            channels,
+            source: (id, view),
+        });
         self.values.len() - 1
     }
 
     /// Adds an op whose result node `id` sees through `view`.
-    fn emit(&mut self, id: NodeId, kind: Kind, inputs: Vec<ValueId>, size: (usize, usize), view: View) -> Known {
+    fn emit(
+        &mut self,
+        id: NodeId,
+        kind: Kind,
+        inputs: Vec<ValueId>,
+        size: (usize, usize),
+        view: View,
+    ) -> Known {
         let output = self.add_value(id, size.0, size.1, view.clone());
-        self.ops.push(Op { kind, inputs, output });
-        Known::View { value: output, view, sole: true }
+        self.ops.push(Op {
+            kind,
+            inputs,
+            output,
+        });
+        Known::View {
+            value: output,
+            view,
+            sole: true,
+        }
     }
 
     /// Reshape, transpose, slice: data stays, views move.
@@ -175,20 +253,36 @@ impl Lowering<'_> {
         let fail = || "this reshape, transpose or slice would have to move data".to_string();
         let known = self.input(node, 0)?;
         Ok(match known {
-            Known::Const(tensor) => Known::Const(Arc::new(moved_constant(&tensor, &node.op).ok_or_else(fail)?)),
-            Known::View { value, view, sole } => {
-                Known::View { value, view: moved(&view, &node.op).ok_or_else(fail)?, sole }
-            }
-            Known::Map { value, view, function } => {
-                Known::Map { value, view: moved(&view, &node.op).ok_or_else(fail)?, function }
-            }
-            Known::RowMean { value, view } => Known::RowMean { value, view: moved(&view, &node.op).ok_or_else(fail)? },
-            Known::Centered { value, view } => {
-                Known::Centered { value, view: moved(&view, &node.op).ok_or_else(fail)? }
-            }
-            Known::Sum { value, view, cover } => {
-                Known::Sum { value, view: moved(&view, &node.op).ok_or_else(fail)?, cover }
-            }
+            Known::Const(tensor) => Known::Const(Arc::new(
+                moved_constant(&tensor, &node.op).ok_or_else(fail)?,
+            )),
+            Known::View { value, view, sole } => Known::View {
+                value,
+                view: moved(&view, &node.op).ok_or_else(fail)?,
+                sole,
+            },
+            Known::Map {
+                value,
+                view,
+                function,
+            } => Known::Map {
+                value,
+                view: moved(&view, &node.op).ok_or_else(fail)?,
+                function,
+            },
+            Known::RowMean { value, view } => Known::RowMean {
+                value,
+                view: moved(&view, &node.op).ok_or_else(fail)?,
+            },
+            Known::Centered { value, view } => Known::Centered {
+                value,
+                view: moved(&view, &node.op).ok_or_else(fail)?,
+            },
+            Known::Sum { value, view, cover } => Known::Sum {
+                value,
+                view: moved(&view, &node.op).ok_or_else(fail)?,
+                cover,
+            },
             Known::Scores(mut s) => {
                 s.roles = moved_roles(s.roles, &node.op).ok_or_else(fail)?;
                 Known::Scores(s)
@@ -213,7 +307,9 @@ impl Lowering<'_> {
 
     /// A sum times 1/n: the mean of each row, or the mean over all rows.
     fn mean(&mut self, id: NodeId, sum: Known, factor: f32) -> Outcome {
-        let Known::Sum { value, view, cover } = sum else { return Err("not a sum".into()) };
+        let Known::Sum { value, view, cover } = sum else {
+            return Err("not a sum".into());
+        };
         let (rows, channels) = (self.values[value].rows, self.values[value].channels);
         let n: usize = cover.iter().map(|f| f.size).product();
         if (f64::from(factor) * n as f64 - 1.0).abs() > 1e-5 {
@@ -222,7 +318,12 @@ impl Lowering<'_> {
         if cover == channel_axis(channels) {
             return Ok(Known::RowMean { value, view });
         }
-        if cover == [Factor { size: rows, stride: channels }] {
+        if cover
+            == [Factor {
+                size: rows,
+                stride: channels,
+            }]
+        {
             return Ok(self.emit(id, Kind::MeanPool, vec![value], (1, channels), view));
         }
         Err("only means over all channels of a row or over all rows are supported".into())
@@ -231,33 +332,59 @@ impl Lowering<'_> {
     /// RmsNorm of centred rows is a layer norm; gamma and beta are folded in when their Mul and Add come by.
     fn layer_norm(&mut self, id: NodeId, node: &SourceNode, axis: usize, eps: f64) -> Outcome {
         let Known::Centered { value, view } = self.input(node, 0)? else {
-            return Err("a normalisation without mean subtraction (RMSNorm) is not supported".into());
+            return Err(
+                "a normalisation without mean subtraction (RMSNorm) is not supported".into(),
+            );
         };
         let (rows, channels) = (self.values[value].rows, self.values[value].channels);
         if view.cover(&[axis]) != channel_axis(channels) || !view.covers(rows * channels) {
             return Err("layer normalisation must run over the channels of each row".into());
         }
-        let kind = Kind::LayerNorm { eps, gamma: vec![1.0; channels], beta: vec![0.0; channels] };
+        let kind = Kind::LayerNorm {
+            eps,
+            gamma: vec![1.0; channels],
+            beta: vec![0.0; channels],
+        };
         Ok(self.emit(id, kind, vec![value], (rows, channels), view))
     }
 
     /// Multiplies or adds a per-channel constant into the layer that made `value`, if its kind can take it.
     fn fold(&mut self, value: ValueId, op: Binary, by: &[f32]) -> bool {
-        let Some(layer) = self.ops.iter_mut().rev().find(|o| o.output == value) else { return false };
+        let Some(layer) = self.ops.iter_mut().rev().find(|o| o.output == value) else {
+            return false;
+        };
         let fold = |x: &mut f32, c: f32| if op == Binary::Add { *x += c } else { *x *= c };
         match &mut layer.kind {
-            Kind::Conv { weights, bias, epilogue, .. } | Kind::Linear { weights, bias, epilogue }
-                if *epilogue == Epilogue::default() =>
-            {
+            Kind::Conv {
+                weights,
+                bias,
+                epilogue,
+                ..
+            }
+            | Kind::Linear {
+                weights,
+                bias,
+                epilogue,
+            } if *epilogue == Epilogue::default() => {
                 if op == Binary::Mul {
                     let depth = weights.len() / by.len().max(1);
-                    weights.chunks_mut(depth.max(1)).zip(by).for_each(|(row, c)| row.iter_mut().for_each(|w| *w *= c));
+                    weights
+                        .chunks_mut(depth.max(1))
+                        .zip(by)
+                        .for_each(|(row, c)| row.iter_mut().for_each(|w| *w *= c));
                 }
                 bias.iter_mut().zip(by).for_each(|(b, c)| fold(b, *c));
             }
-            Kind::Depthwise { weights, bias, epilogue, .. } if *epilogue == Epilogue::default() => {
+            Kind::Depthwise {
+                weights,
+                bias,
+                epilogue,
+                ..
+            } if *epilogue == Epilogue::default() => {
                 if op == Binary::Mul {
-                    weights.chunks_mut(by.len()).for_each(|tap| tap.iter_mut().zip(by).for_each(|(w, c)| *w *= c));
+                    weights
+                        .chunks_mut(by.len())
+                        .for_each(|tap| tap.iter_mut().zip(by).for_each(|(w, c)| *w *= c));
                 }
                 bias.iter_mut().zip(by).for_each(|(b, c)| fold(b, *c));
             }
@@ -275,7 +402,9 @@ impl Lowering<'_> {
     /// The model's output as one row of logits.
     fn logits(&mut self) -> Result<ValueId, CompileError> {
         let id = self.source.output;
-        let refuse = |found: &str| CompileError::Output { found: found.to_string() };
+        let refuse = |found: &str| CompileError::Output {
+            found: found.to_string(),
+        };
         let node = SourceNode {
             name: String::new(),
             op_name: String::new(),
@@ -284,7 +413,9 @@ impl Lowering<'_> {
             shape: vec![],
             uses: 0,
         };
-        let (value, view) = self.activation(&node, 0).map_err(|reason| refuse(&reason))?;
+        let (value, view) = self
+            .activation(&node, 0)
+            .map_err(|reason| refuse(&reason))?;
         let v = &self.values[value];
         if v.rows != 1 || !view.covers(v.channels) {
             return Err(refuse(&format!("{:?}", self.source.nodes[id].shape)));
@@ -317,7 +448,10 @@ fn moved_constant(tensor: &Tensor, op: &SourceOp) -> Option<Tensor> {
         stride *= size;
     }
     let view = moved(&View::strided(&dims), op)?;
-    Some(Tensor { shape: view.shape(), data: view.scatter(&tensor.data) })
+    Some(Tensor {
+        shape: view.shape(),
+        data: view.scatter(&tensor.data),
+    })
 }
 
 fn moved_roles(mut roles: Vec<Role>, op: &SourceOp) -> Option<Vec<Role>> {
@@ -331,14 +465,27 @@ fn moved_roles(mut roles: Vec<Role>, op: &SourceOp) -> Option<Vec<Role>> {
             roles.remove(*axis);
         }
         SourceOp::Reshape { at, from, to } => {
-            let kept: Vec<Role> = roles.get(*at..at + from.len())?.iter().copied().filter(|r| *r != Role::One).collect();
+            let kept: Vec<Role> = roles
+                .get(*at..at + from.len())?
+                .iter()
+                .copied()
+                .filter(|r| *r != Role::One)
+                .collect();
             let sizes = |s: &[usize]| s.iter().copied().filter(|s| *s > 1).collect::<Vec<_>>();
             if sizes(from) != sizes(to) || kept.len() != sizes(to).len() {
                 return None;
             }
             let mut kept = kept.into_iter();
-            let new: Vec<Role> =
-                to.iter().map(|s| if *s > 1 { kept.next().unwrap_or(Role::One) } else { Role::One }).collect();
+            let new: Vec<Role> = to
+                .iter()
+                .map(|s| {
+                    if *s > 1 {
+                        kept.next().unwrap_or(Role::One)
+                    } else {
+                        Role::One
+                    }
+                })
+                .collect();
             roles.splice(*at..at + from.len(), new);
         }
         _ => return None,
@@ -350,7 +497,11 @@ fn moved_roles(mut roles: Vec<Role>, op: &SourceOp) -> Option<Vec<Role>> {
 fn as_map(known: Known) -> Option<(ValueId, View, Expr)> {
     match known {
         Known::View { value, view, .. } => Some((value, view, Expr::X)),
-        Known::Map { value, view, function } => Some((value, view, function)),
+        Known::Map {
+            value,
+            view,
+            function,
+        } => Some((value, view, function)),
         _ => None,
     }
 }

@@ -37,11 +37,23 @@ pub(super) enum Known {
     /// A constant.
     Const(Arc<Tensor>),
     /// A value of the IR, seen through a view. `sole`: no other node reads anything between the value's op and here.
-    View { value: ValueId, view: View, sole: bool },
+    View {
+        value: ValueId,
+        view: View,
+        sole: bool,
+    },
     /// A scalar function of such a view, not yet an op.
-    Map { value: ValueId, view: View, function: Expr },
+    Map {
+        value: ValueId,
+        view: View,
+        function: Expr,
+    },
     /// Sums of such a view over `cover`.
-    Sum { value: ValueId, view: View, cover: Vec<Factor> },
+    Sum {
+        value: ValueId,
+        view: View,
+        cover: Vec<Factor>,
+    },
     /// Means of each row over all channels.
     RowMean { value: ValueId, view: View },
     /// The view minus its row means.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use vitlet_kernels::{
-    Attention, AttentionQuantisation, Conv, ConvShape, Depthwise, Gemm, LayerNorm, Linear, NormOutput, Output, ParamError,
-    PoolLinear, Requantise, View,
+    Attention, AttentionQuantisation, Conv, ConvShape, Depthwise, Gemm, LayerNorm, Linear,
+    NormOutput, Output, ParamError, PoolLinear, Requantise, View,
 };
 use vitlet_plan::{
     AlignedBytes, DType, Metadata, Op as PlanOp, OpKind, PlanBuilder, Provenance, Tensor, TensorId,
@@ -27,13 +27,22 @@ pub(crate) fn compile(
     options: &Options<'_>,
 ) -> Result<AlignedBytes, CompileError> {
     let n = &options.normalisation;
-    if ranges.mean.map(f32::to_bits) != n.mean.map(f32::to_bits) || ranges.std.map(f32::to_bits) != n.std.map(f32::to_bits) {
+    if ranges.mean.map(f32::to_bits) != n.mean.map(f32::to_bits)
+        || ranges.std.map(f32::to_bits) != n.std.map(f32::to_bits)
+    {
         let (mean, std) = (ranges.mean, ranges.std);
-        return Err(CompileError::Ranges(format!("they were measured with --mean {mean:?} --std {std:?}")));
+        return Err(CompileError::Ranges(format!(
+            "they were measured with --mean {mean:?} --std {std:?}"
+        )));
     }
     let types = check_types(graph)?;
     let grids = grids(graph, &types, ranges, n)?;
-    let mut writer = Writer { graph, grids, tensors: BTreeMap::new(), plan: PlanBuilder::new() };
+    let mut writer = Writer {
+        graph,
+        grids,
+        tensors: BTreeMap::new(),
+        plan: PlanBuilder::new(),
+    };
     writer.tensors(&types)?;
     for op in &graph.ops {
         writer.op(op)?;
@@ -54,7 +63,10 @@ pub(crate) fn compile(
             compiler: concat!("vitlet ", env!("CARGO_PKG_VERSION")),
         },
     };
-    writer.plan.finish(&metadata).map_err(|e| CompileError::Plan(e.to_string()))
+    writer
+        .plan
+        .finish(&metadata)
+        .map_err(|e| CompileError::Plan(e.to_string()))
 }
 
 struct Writer<'g> {
@@ -67,8 +79,13 @@ struct Writer<'g> {
 impl Writer<'_> {
     /// Tensor records, with offsets by the memory planner.
     fn tensors(&mut self, types: &Types) -> Result<(), CompileError> {
-        let stored: Vec<ValueId> = [self.graph.input].into_iter().chain(self.graph.ops.iter().map(|op| op.output)).collect();
-        let bytes = |v: &ValueId| self.graph.values[*v].rows * self.graph.values[*v].channels * types[v].size();
+        let stored: Vec<ValueId> = [self.graph.input]
+            .into_iter()
+            .chain(self.graph.ops.iter().map(|op| op.output))
+            .collect();
+        let bytes = |v: &ValueId| {
+            self.graph.values[*v].rows * self.graph.values[*v].channels * types[v].size()
+        };
         let offsets = memory::plan(self.graph, &stored.iter().map(|v| (*v, bytes(v))).collect());
         for value in stored {
             let v = &self.graph.values[value];
@@ -81,12 +98,20 @@ impl Writer<'_> {
             let tensor = Tensor {
                 name: &v.name,
                 dtype: types[&value],
-                shape: [small(shape[0])?, small(shape[1])?, small(shape[2])?, small(shape[3])?],
+                shape: [
+                    small(shape[0])?,
+                    small(shape[1])?,
+                    small(shape[2])?,
+                    small(shape[3])?,
+                ],
                 offset: small(offsets[&value])?,
                 scale: grid.record_scale(),
                 zero_point: i32::from(grid.zero_point()),
             };
-            let id = self.plan.add_tensor(&tensor).map_err(|e| CompileError::Plan(e.to_string()))?;
+            let id = self
+                .plan
+                .add_tensor(&tensor)
+                .map_err(|e| CompileError::Plan(e.to_string()))?;
             self.tensors.insert(value, id);
         }
         Ok(())
@@ -94,21 +119,41 @@ impl Writer<'_> {
 
     fn op(&mut self, op: &Op) -> Result<(), CompileError> {
         match &op.kind {
-            Kind::Conv { geometry, weights, bias, .. } => self.conv(op, geometry, weights, bias),
+            Kind::Conv {
+                geometry,
+                weights,
+                bias,
+                ..
+            } => self.conv(op, geometry, weights, bias),
             Kind::Linear { weights, bias, .. } => self.linear(op, weights, bias),
-            Kind::Depthwise { geometry, weights, bias, .. } => self.depthwise(op, geometry, weights, bias),
+            Kind::Depthwise {
+                geometry,
+                weights,
+                bias,
+                ..
+            } => self.depthwise(op, geometry, weights, bias),
             Kind::LayerNorm { eps, gamma, beta } => self.layer_norm(op, *eps, gamma, beta),
-            Kind::Attention { heads, head_dim, q, k, v, scale } => {
-                self.attention(op, (*heads, *head_dim), [q, k, v], *scale)
-            }
+            Kind::Attention {
+                heads,
+                head_dim,
+                q,
+                k,
+                v,
+                scale,
+            } => self.attention(op, (*heads, *head_dim), [q, k, v], *scale),
             Kind::PoolLinear { weights, bias } => self.pool_linear(op, weights, bias),
             // `check_types` has refused these.
-            Kind::Activate(_) | Kind::Add | Kind::MeanPool => Err(self.refuse(op, "it has no int8 form".into())),
+            Kind::Activate(_) | Kind::Add | Kind::MeanPool => {
+                Err(self.refuse(op, "it has no int8 form".into()))
+            }
         }
     }
 
     fn refuse(&self, op: &Op, reason: String) -> CompileError {
-        CompileError::Quantise { what: format!("{} `{}`", op.kind_name(), self.name(op)), reason }
+        CompileError::Quantise {
+            what: format!("{} `{}`", op.kind_name(), self.name(op)),
+            reason,
+        }
     }
 
     fn name(&self, op: &Op) -> &str {
@@ -116,7 +161,12 @@ impl Writer<'_> {
     }
 
     /// Adds the op to the plan; `kind` is what the kernels' constructor said.
-    fn push(&mut self, op: &Op, inputs: &[ValueId], kind: Result<OpKind<'_>, ParamError>) -> Result<(), CompileError> {
+    fn push(
+        &mut self,
+        op: &Op,
+        inputs: &[ValueId],
+        kind: Result<OpKind<'_>, ParamError>,
+    ) -> Result<(), CompileError> {
         let kind = kind.map_err(|e| self.refuse(op, e.to_string()))?;
         let id = |index: usize| inputs.get(index).map(|v| self.tensors[v]);
         let record = PlanOp {
@@ -125,12 +175,17 @@ impl Writer<'_> {
             inputs: [id(0), id(1), id(2)],
             output: self.tensors[&op.output],
         };
-        self.plan.add_op(&record).map_err(|e| CompileError::Plan(e.to_string()))
+        self.plan
+            .add_op(&record)
+            .map_err(|e| CompileError::Plan(e.to_string()))
     }
 
     /// The grid of an op's sums, before an activation function if it has one.
     fn sums_grid(&self, op: &Op) -> &Grid {
-        let before = op.epilogue().and_then(|e| e.activation.as_ref()).map(|a| a.before);
+        let before = op
+            .epilogue()
+            .and_then(|e| e.activation.as_ref())
+            .map(|a| a.before);
         &self.grids[&before.unwrap_or(op.output)]
     }
 
@@ -143,46 +198,104 @@ impl Writer<'_> {
         }))
     }
 
-    fn matrix<'w>(&'w self, op: &Op, weights: &'w [f32], bias: &'w [f32], pooled: usize) -> Matrix<'w> {
+    fn matrix<'w>(
+        &'w self,
+        op: &Op,
+        weights: &'w [f32],
+        bias: &'w [f32],
+        pooled: usize,
+    ) -> Matrix<'w> {
         let channels = self.graph.values[op.inputs[0]].channels;
-        Matrix { name: &self.graph.values[op.output].name, weights, bias, channels, pooled }
+        Matrix {
+            name: &self.graph.values[op.output].name,
+            weights,
+            bias,
+            channels,
+            pooled,
+        }
     }
 
-    fn conv(&mut self, op: &Op, geometry: &Geometry, weights: &[f32], bias: &[f32]) -> Result<(), CompileError> {
+    fn conv(
+        &mut self,
+        op: &Op,
+        geometry: &Geometry,
+        weights: &[f32],
+        bias: &[f32],
+    ) -> Result<(), CompileError> {
         let input = &self.grids[&op.inputs[0]];
         let channels = self.graph.values[op.inputs[0]].channels;
-        let integers = weights::gemm(&self.matrix(op, weights, bias, 1), input, self.sums_grid(op))?;
+        let integers = weights::gemm(
+            &self.matrix(op, weights, bias, 1),
+            input,
+            self.sums_grid(op),
+        )?;
         let table = self.table(op);
         let pad = input.pad(channels);
         let shape = conv_shape(geometry, channels, bias.len())?;
         let output = output(self.sums_grid(op), table.as_ref());
-        let gemm = gemm(weights.len() / bias.len().max(1), bias.len(), &integers, output);
-        let kind = gemm.and_then(|g| Conv::new(shape, &pad, g)).map(OpKind::Conv);
+        let gemm = gemm(
+            weights.len() / bias.len().max(1),
+            bias.len(),
+            &integers,
+            output,
+        );
+        let kind = gemm
+            .and_then(|g| Conv::new(shape, &pad, g))
+            .map(OpKind::Conv);
         self.push(op, &op.reads().collect::<Vec<_>>(), kind)
     }
 
     fn linear(&mut self, op: &Op, weights: &[f32], bias: &[f32]) -> Result<(), CompileError> {
         let input = &self.grids[&op.inputs[0]];
-        let integers = weights::gemm(&self.matrix(op, weights, bias, 1), input, self.sums_grid(op))?;
+        let integers = weights::gemm(
+            &self.matrix(op, weights, bias, 1),
+            input,
+            self.sums_grid(op),
+        )?;
         let table = self.table(op);
         let output = output(self.sums_grid(op), table.as_ref());
-        let gemm = gemm(weights.len() / bias.len().max(1), bias.len(), &integers, output);
-        let kind = gemm.and_then(|g| Linear::new(self.graph.values[op.output].rows, g)).map(OpKind::Linear);
+        let gemm = gemm(
+            weights.len() / bias.len().max(1),
+            bias.len(),
+            &integers,
+            output,
+        );
+        let kind = gemm
+            .and_then(|g| Linear::new(self.graph.values[op.output].rows, g))
+            .map(OpKind::Linear);
         self.push(op, &op.reads().collect::<Vec<_>>(), kind)
     }
 
     fn pool_linear(&mut self, op: &Op, weights: &[f32], bias: &[f32]) -> Result<(), CompileError> {
         let input = &self.grids[&op.inputs[0]];
         let rows = self.graph.values[op.inputs[0]].rows;
-        let integers = weights::gemm(&self.matrix(op, weights, bias, rows), input, self.sums_grid(op))?;
-        let gemm = gemm(weights.len() / bias.len().max(1), bias.len(), &integers, Output::S32);
-        let kind = gemm.and_then(|g| PoolLinear::new(rows, g)).map(OpKind::PoolLinear);
+        let integers = weights::gemm(
+            &self.matrix(op, weights, bias, rows),
+            input,
+            self.sums_grid(op),
+        )?;
+        let gemm = gemm(
+            weights.len() / bias.len().max(1),
+            bias.len(),
+            &integers,
+            Output::S32,
+        );
+        let kind = gemm
+            .and_then(|g| PoolLinear::new(rows, g))
+            .map(OpKind::PoolLinear);
         self.push(op, &op.inputs, kind)
     }
 
-    fn depthwise(&mut self, op: &Op, geometry: &Geometry, weights: &[f32], bias: &[f32]) -> Result<(), CompileError> {
+    fn depthwise(
+        &mut self,
+        op: &Op,
+        geometry: &Geometry,
+        weights: &[f32],
+        bias: &[f32],
+    ) -> Result<(), CompileError> {
         let input = &self.grids[&op.inputs[0]];
-        let integers = weights::depthwise(self.name(op), (weights, bias), input, self.sums_grid(op))?;
+        let integers =
+            weights::depthwise(self.name(op), (weights, bias), input, self.sums_grid(op))?;
         let table = self.table(op);
         let pad = input.pad(bias.len());
         let shape = conv_shape(geometry, bias.len(), bias.len())?;
@@ -193,18 +306,33 @@ impl Writer<'_> {
         self.push(op, &op.reads().collect::<Vec<_>>(), kind)
     }
 
-    fn layer_norm(&mut self, op: &Op, eps: f64, gamma: &[f32], beta: &[f32]) -> Result<(), CompileError> {
+    fn layer_norm(
+        &mut self,
+        op: &Op,
+        eps: f64,
+        gamma: &[f32],
+        beta: &[f32],
+    ) -> Result<(), CompileError> {
         let (input, output) = (&self.grids[&op.inputs[0]], &self.grids[&op.output]);
         let channels = gamma.len();
         let step = input.scale(0);
-        let eps = (eps * (channels as f64 / step).powi(2)).round_ties_even().clamp(1.0, (1u64 << 62) as f64) as u64;
+        let eps = (eps * (channels as f64 / step).powi(2))
+            .round_ties_even()
+            .clamp(1.0, (1u64 << 62) as f64) as u64;
         let scaled = |x: &[f32], zero: bool| -> Vec<f32> {
             let offset = |c: usize| if zero { output.zero(c) } else { 0.0 };
-            x.iter().enumerate().map(|(c, x)| normal(f64::from(*x) / output.scale(c) + offset(c))).collect()
+            x.iter()
+                .enumerate()
+                .map(|(c, x)| normal(f64::from(*x) / output.scale(c) + offset(c)))
+                .collect()
         };
         let (gamma, beta) = (scaled(gamma, false), scaled(beta, true));
         let rows = self.graph.values[op.output].rows;
-        let to = if output.dtype == DType::S8 { NormOutput::S8 } else { NormOutput::S16 };
+        let to = if output.dtype == DType::S8 {
+            NormOutput::S8
+        } else {
+            NormOutput::S16
+        };
         let kind = LayerNorm::new(rows, channels, eps, &gamma, &beta, to).map(OpKind::LayerNorm);
         self.push(op, &op.inputs, kind)
     }
@@ -223,30 +351,56 @@ impl Writer<'_> {
         };
         // Logits are counted in units of 2⁻¹⁰ octave: nats times log2(e) times 1024.
         let units = scale * std::f64::consts::LOG2_E * 1024.0;
-        let logit_scale: Vec<f32> =
-            (0..heads).map(|h| (head_scale(q, h) * head_scale(k, h) * units) as f32).collect();
-        let out_scale: Vec<f32> = (0..heads).map(|h| (head_scale(v, h) / output.scale(0)) as f32).collect();
+        let logit_scale: Vec<f32> = (0..heads)
+            .map(|h| (head_scale(q, h) * head_scale(k, h) * units) as f32)
+            .collect();
+        let out_scale: Vec<f32> = (0..heads)
+            .map(|h| (head_scale(v, h) / output.scale(0)) as f32)
+            .collect();
         let quantisation = AttentionQuantisation {
             logit_scale: &logit_scale,
             out_scale: &out_scale,
             zero_point: output.zero_point(),
             min: output.min,
         };
-        let view = |o: &Operand| View { offset: o.offset, row_stride: o.row_stride, head_stride: o.head_stride };
-        let to = View { offset: 0, row_stride: heads * head_dim, head_stride: head_dim };
+        let view = |o: &Operand| View {
+            offset: o.offset,
+            row_stride: o.row_stride,
+            head_stride: o.head_stride,
+        };
+        let to = View {
+            offset: 0,
+            row_stride: heads * head_dim,
+            head_stride: head_dim,
+        };
         let views = [view(q), view(k), view(v), to];
-        let kind = Attention::new(heads, head_dim, q.rows, k.rows, views, quantisation).map(OpKind::Attention);
+        let kind = Attention::new(heads, head_dim, q.rows, k.rows, views, quantisation)
+            .map(OpKind::Attention);
         self.push(op, &op.inputs, kind)
     }
 }
 
-fn gemm<'i>(k: usize, n: usize, integers: &'i Integers, output: Output<'i>) -> Result<Gemm<'i>, ParamError> {
-    Gemm::new(k, n, &integers.weights, Requantise::new(&integers.bias, &integers.scale, output)?)
+fn gemm<'i>(
+    k: usize,
+    n: usize,
+    integers: &'i Integers,
+    output: Output<'i>,
+) -> Result<Gemm<'i>, ParamError> {
+    Gemm::new(
+        k,
+        n,
+        &integers.weights,
+        Requantise::new(&integers.bias, &integers.scale, output)?,
+    )
 }
 
 fn output<'t>(grid: &Grid, table: Option<&'t [i8; 256]>) -> Output<'t> {
     match grid.dtype {
-        DType::S8 => Output::S8 { zero_point: grid.zero_point(), min: grid.min, table },
+        DType::S8 => Output::S8 {
+            zero_point: grid.zero_point(),
+            min: grid.min,
+            table,
+        },
         DType::S16 => Output::S16,
         DType::S32 => Output::S32,
     }

@@ -32,21 +32,39 @@ pub(crate) fn check_types(graph: &Graph) -> Result<Types, CompileError> {
             Ok(dtype) if can_write(op, dtype) => {
                 types.insert(op.output, dtype);
             }
-            Ok(dtype) => nodes.push(refuse(graph, op, &format!("its result is needed as {}, which it cannot write", dtype.name()))),
+            Ok(dtype) => nodes.push(refuse(
+                graph,
+                op,
+                &format!(
+                    "its result is needed as {}, which it cannot write",
+                    dtype.name()
+                ),
+            )),
             Err(reason) => nodes.push(refuse(graph, op, reason)),
         }
-        if let Some(before) = op.epilogue().and_then(|e| e.activation.as_ref()).map(|a| a.before) {
+        if let Some(before) = op
+            .epilogue()
+            .and_then(|e| e.activation.as_ref())
+            .map(|a| a.before)
+        {
             types.insert(before, DType::S8);
         }
     }
-    if nodes.is_empty() { Ok(types) } else { Err(CompileError::Unsupported { nodes }) }
+    if nodes.is_empty() {
+        Ok(types)
+    } else {
+        Err(CompileError::Unsupported { nodes })
+    }
 }
 
 fn refuse(graph: &Graph, op: &Op, reason: &str) -> UnsupportedNode {
     UnsupportedNode {
         name: graph.values[op.output].name.clone(),
         op: op.kind_name().into(),
-        input_shapes: op.reads().map(|v| vec![graph.values[v].rows, graph.values[v].channels]).collect(),
+        input_shapes: op
+            .reads()
+            .map(|v| vec![graph.values[v].rows, graph.values[v].channels])
+            .collect(),
         reason: reason.into(),
     }
 }
@@ -56,7 +74,9 @@ fn wanted(graph: &Graph, value: ValueId) -> Result<DType, &'static str> {
     let mut wanted = (graph.output == value).then_some(DType::S32);
     for op in &graph.ops {
         let residual = op.epilogue().and_then(|e| e.residual) == Some(value);
-        let reads = if residual || (op.inputs.contains(&value) && matches!(op.kind, Kind::LayerNorm { .. })) {
+        let reads = if residual
+            || (op.inputs.contains(&value) && matches!(op.kind, Kind::LayerNorm { .. }))
+        {
             DType::S16
         } else if op.inputs.contains(&value) {
             DType::S8
@@ -64,7 +84,9 @@ fn wanted(graph: &Graph, value: ValueId) -> Result<DType, &'static str> {
             continue;
         };
         if wanted.is_some_and(|w| w != reads) {
-            return Err("its result is read both by a matrix product (8 bits) and as a residual stream (16 bits); only one is supported");
+            return Err(
+                "its result is read both by a matrix product (8 bits) and as a residual stream (16 bits); only one is supported",
+            );
         }
         wanted = Some(reads);
     }

@@ -27,28 +27,46 @@ pub(super) struct Matrix<'a> {
 }
 
 /// Quantises a GEMM: s8 weights per output channel, packed, padded.
-pub(super) fn gemm(matrix: &Matrix<'_>, input: &Grid, output: &Grid) -> Result<Integers, CompileError> {
+pub(super) fn gemm(
+    matrix: &Matrix<'_>,
+    input: &Grid,
+    output: &Grid,
+) -> Result<Integers, CompileError> {
     let n = matrix.bias.len();
     let depth = matrix.weights.len() / n.max(1);
     let mut row_major = Vec::with_capacity(matrix.weights.len());
     let mut bias = vec![0; padded_n(n)];
     let mut scale = vec![1.0; padded_n(n)];
     for (index, row) in matrix.weights.chunks(depth.max(1)).enumerate() {
-        let folded: Vec<f64> =
-            row.iter().enumerate().map(|(k, w)| f64::from(*w) * input.scale(k % matrix.channels)).collect();
+        let folded: Vec<f64> = row
+            .iter()
+            .enumerate()
+            .map(|(k, w)| f64::from(*w) * input.scale(k % matrix.channels))
+            .collect();
         let bias_sum = f64::from(matrix.bias[index]) * matrix.pooled as f64;
         let (row, step) = quantise_row(&folded, bias_sum);
         // The input's zero points are constants of the sum: Σ w·(q − z) = Σ w·q − Σ w·z.
-        let zeros: f64 = row.iter().enumerate().map(|(k, w)| f64::from(*w) * input.zero(k % matrix.channels)).sum();
+        let zeros: f64 = row
+            .iter()
+            .enumerate()
+            .map(|(k, w)| f64::from(*w) * input.zero(k % matrix.channels))
+            .sum();
         bias[index] = whole(matrix.name, bias_sum / step - zeros * matrix.pooled as f64)?;
         scale[index] = (step / (output.scale(index) * matrix.pooled as f64)) as f32;
         row_major.extend(row);
     }
-    let refuse = |reason: String| CompileError::Quantise { what: matrix.name.to_string(), reason };
+    let refuse = |reason: String| CompileError::Quantise {
+        what: matrix.name.to_string(),
+        reason,
+    };
     let len = packed_len(n, depth).ok_or_else(|| refuse("its weights are too large".into()))?;
     let mut weights = vec![0; len];
     pack(n, depth, &row_major, &mut weights).map_err(|e| refuse(e.to_string()))?;
-    Ok(Integers { weights, bias, scale })
+    Ok(Integers {
+        weights,
+        bias,
+        scale,
+    })
 }
 
 /// Quantises depthwise weights `[taps][channels]`, one scale per channel.
@@ -59,15 +77,29 @@ pub(super) fn depthwise(
     output: &Grid,
 ) -> Result<Integers, CompileError> {
     let channels = bias.len();
-    let mut integers = Integers { weights: vec![0; weights.len()], bias: vec![0; channels], scale: vec![1.0; channels] };
+    let mut integers = Integers {
+        weights: vec![0; weights.len()],
+        bias: vec![0; channels],
+        scale: vec![1.0; channels],
+    };
     for c in 0..channels {
-        let taps: Vec<f64> =
-            weights.iter().skip(c).step_by(channels).map(|w| f64::from(*w) * input.scale(c)).collect();
+        let taps: Vec<f64> = weights
+            .iter()
+            .skip(c)
+            .step_by(channels)
+            .map(|w| f64::from(*w) * input.scale(c))
+            .collect();
         let (taps, step) = quantise_row(&taps, f64::from(bias[c]));
         let sum: f64 = taps.iter().map(|w| f64::from(*w)).sum();
         integers.bias[c] = whole(name, f64::from(bias[c]) / step - sum * input.zero(c))?;
         integers.scale[c] = (step / output.scale(c)) as f32;
-        integers.weights.iter_mut().skip(c).step_by(channels).zip(taps).for_each(|(slot, w)| *slot = w);
+        integers
+            .weights
+            .iter_mut()
+            .skip(c)
+            .step_by(channels)
+            .zip(taps)
+            .for_each(|(slot, w)| *slot = w);
     }
     Ok(integers)
 }
@@ -77,10 +109,20 @@ pub(super) fn depthwise(
 fn quantise_row(row: &[f64], bias: f64) -> (Vec<i8>, f64) {
     let top = row.iter().fold(0f64, |m, w| m.max(w.abs()));
     let smallest = (bias.abs() / f64::from(1 << 29)).max(1e-30);
-    let grid = |step: f64| row.iter().map(move |w| (w / step).round_ties_even().clamp(-127.0, 127.0));
-    let error = |step: f64| -> f64 { grid(step).zip(row).map(|(q, w)| (q * step - w).powi(2)).sum() };
+    let grid = |step: f64| {
+        row.iter()
+            .map(move |w| (w / step).round_ties_even().clamp(-127.0, 127.0))
+    };
+    let error = |step: f64| -> f64 {
+        grid(step)
+            .zip(row)
+            .map(|(q, w)| (q * step - w).powi(2))
+            .sum()
+    };
     let steps = (0..12).map(|i| (top / 127.0 * (1.0 - 0.02 * f64::from(i))).max(smallest));
-    let step = steps.min_by(|a, b| error(*a).total_cmp(&error(*b))).unwrap_or(smallest);
+    let step = steps
+        .min_by(|a, b| error(*a).total_cmp(&error(*b)))
+        .unwrap_or(smallest);
     (grid(step).map(|q| q as i8).collect(), step)
 }
 
@@ -90,7 +132,10 @@ fn whole(name: &str, x: f64) -> Result<i32, CompileError> {
         return Ok(rounded as i32);
     }
     let reason = format!("a bias of {x:.0} steps does not fit 32 bits");
-    Err(CompileError::Quantise { what: name.to_string(), reason })
+    Err(CompileError::Quantise {
+        what: name.to_string(),
+        reason,
+    })
 }
 
 #[cfg(test)]
