@@ -288,11 +288,11 @@ struct Reference {
 #[cfg(feature = "compiler")]
 impl Reference {
     fn open(args: &Args, plan: &Plan<'_>) -> anyhow::Result<Option<Self>> {
-        use crate::compile::compile_error;
+        use crate::compile::{compile_error, open_model};
         let Some(path) = &args.reference else {
             return Ok(None);
         };
-        let model = vitlet_compiler::Model::open(path).map_err(compile_error)?;
+        let model = open_model(path)?;
         let normalisation = vitlet_compiler::Normalisation::new(plan.mean(), plan.std());
         let (height, width) = plan.input();
         let classes = plan.output().elements().unwrap_or_default();

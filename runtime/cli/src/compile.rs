@@ -1,7 +1,6 @@
 //! `vitlet compile`: an ONNX model to a plan. Every path is checked before the long work, and everything used is printed, defaults too.
 
 use std::fmt;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -15,7 +14,7 @@ use crate::dataset::{Dataset, open_image};
 use crate::failure::{OrInvalid as _, Outcome, invalid, warn};
 use crate::files::{OutputFile, read_text};
 use crate::inspect::{Preprocessing, Summary, labels_line};
-use crate::output::{Out, Table, grouped};
+use crate::output::{Out, grouped};
 use crate::progress::Progress;
 
 const EXAMPLES: &str = "\
@@ -107,7 +106,7 @@ struct LoweringRecord {
 pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
     let files = Files::check(args)?;
     let normalisation = Normalisation::new(args.mean, args.std).or_invalid()?;
-    let model = Model::open(&args.model).map_err(compile_error)?;
+    let model = open_model(&args.model)?;
     let [height, width] = model.image_size();
     let preprocess = preprocess(args, height, width)?;
     let labels = files.labels(args, model.classes())?;
@@ -161,10 +160,19 @@ pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
     };
     report.out.record(&record)?;
     report.entry("written", &record.plan)?;
-    let mut table = Table::default();
-    record.summary.rows(&mut table);
-    report.out.line(table)?;
+    for (name, value) in record.summary.entries() {
+        report.entry(name, value)?;
+    }
     Ok(Outcome::Done)
+}
+
+/// Parses and lowers a model.
+pub(crate) fn open_model(path: &Path) -> anyhow::Result<Model> {
+    Model::open(path).map_err(|error| match error {
+        CompileError::Read { .. } | CompileError::NotOnnx { .. } => compile_error(error),
+        // These do not say which file it is.
+        _ => compile_error(error).context(path.display().to_string()),
+    })
 }
 
 /// An error of the compiler, with the exit status it deserves.

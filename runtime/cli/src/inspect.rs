@@ -147,31 +147,27 @@ impl Summary {
         }
     }
 
-    pub(crate) fn rows(&self, table: &mut Table) {
-        table.entry(
-            "plan",
-            format_args!("{} bytes", grouped(self.plan_bytes as u64)),
-        );
-        table.entry(
-            "arena",
-            format_args!("{} bytes on one thread", grouped(self.arena_bytes as u64)),
-        );
-        table.entry("MACs", grouped(self.macs));
+    /// The figures in words, each with its name.
+    pub(crate) fn entries(&self) -> [(&'static str, String); 4] {
         let kinds: Vec<String> = self
             .ops
             .iter()
             .map(|(kind, count)| format!("{count} {kind}"))
             .collect();
-        table.entry(
-            "ops",
-            format_args!(
-                "{}: {}; {} on floats, {} that copy",
-                self.ops.values().sum::<usize>(),
-                kinds.join(", "),
-                self.float_ops,
-                self.copies
-            ),
+        let ops = format!(
+            "{}: {}; {} on floats, {} that copy",
+            self.ops.values().sum::<usize>(),
+            kinds.join(", "),
+            self.float_ops,
+            self.copies
         );
+        let bytes = |count: usize| format!("{} bytes", grouped(count as u64));
+        [
+            ("plan", bytes(self.plan_bytes)),
+            ("arena", bytes(self.arena_bytes)),
+            ("MACs", grouped(self.macs)),
+            ("ops", ops),
+        ]
     }
 }
 
@@ -213,7 +209,9 @@ impl std::fmt::Display for Preprocessing {
 fn heading(model: &Model, record: &Record<'_>) -> Table {
     let mut table = Table::default();
     table.entry("file", model.name());
-    record.summary.rows(&mut table);
+    for (name, value) in record.summary.entries() {
+        table.entry(name, value);
+    }
     table.entry(
         "input",
         format_args!("{}x{} RGB", record.input[0], record.input[1]),
@@ -321,8 +319,9 @@ mod onnx {
     use std::path::Path;
 
     use serde::Serialize;
-    use vitlet_compiler::{CompileError, Model, UnsupportedNode};
+    use vitlet_compiler::{CompileError, UnsupportedNode};
 
+    use crate::compile::open_model;
     use crate::failure::{self, Outcome};
     use crate::output::{Out, Table, grouped, left, right};
 
@@ -358,10 +357,14 @@ mod onnx {
     }
 
     pub(super) fn inspect(path: &Path, out: &mut Out) -> anyhow::Result<Outcome> {
-        let model = match Model::open(path) {
+        let model = match open_model(path) {
             Ok(model) => model,
-            Err(CompileError::Unsupported { nodes }) => return refused(path, &nodes, out),
-            Err(error) => return Err(crate::compile::compile_error(error)),
+            Err(error) => {
+                return match error.downcast_ref::<CompileError>() {
+                    Some(CompileError::Unsupported { nodes }) => refused(path, nodes, out),
+                    _ => Err(error),
+                };
+            }
         };
         let record = Record {
             macs: model.macs(),
