@@ -28,6 +28,7 @@ pub fn in_repository(path: &str) -> PathBuf {
 ///
 /// # Errors
 /// When `CI=true` and the data is absent.
+#[allow(clippy::print_stdout)] // the notice is the point
 pub fn data(path: &str, checks: usize) -> Result<Option<PathBuf>> {
     let root =
         std::env::var_os("VITLET_DATA").map_or_else(|| in_repository("../shared"), PathBuf::from);

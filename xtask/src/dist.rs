@@ -45,7 +45,10 @@ pub(crate) fn native(project: &Project) -> Result<PathBuf> {
     Ok(project.target.join("release/vitlet"))
 }
 
-/// Builds the boards' program; nothing happens when it is fresh.
+/// Boards have little flash, and nobody debugs on them.
+const STRIPPED: &str = "profile.release.strip=\"symbols\"";
+
+/// Builds the boards' program, with its built-in plan and without tract; nothing happens when it is fresh.
 pub(crate) fn device(project: &Project) -> Result<PathBuf> {
     let sh = &project.sh;
     let toolchain = Toolchain::with_library(sh, DEVICE).with_context(|| {
@@ -55,7 +58,7 @@ pub(crate) fn device(project: &Project) -> Result<PathBuf> {
     let plus = toolchain.plus();
     cmd!(
         sh,
-        "cargo {plus...} build --locked --release --package vitlet-cli --no-default-features --target {DEVICE}"
+        "cargo {plus...} build --locked --release --package vitlet-cli --no-default-features --features builtin-plan --target {DEVICE} --config {STRIPPED}"
     )
     .run()?;
     let program = project.target.join(DEVICE).join("release/vitlet");

@@ -55,8 +55,8 @@ impl Lowering<'_> {
             }
             (_, Known::Const(w)) => self.linear(id, node, (0, left), (&w, right), output),
             (Known::Const(w), _) => self.linear(id, node, (1, right), (&w, left), output),
-            (Known::Probs(p), _) => self.attention(id, node, p, left, (1, right), output),
-            (_, Known::Probs(p)) => self.attention(id, node, p, right, (0, left), output),
+            (Known::Probs(p), _) => self.attention(id, node, &p, left, (1, right), output),
+            (_, Known::Probs(p)) => self.attention(id, node, &p, right, (0, left), output),
             _ => self.scores(node, left, right, output),
         }
     }
@@ -121,15 +121,15 @@ impl Lowering<'_> {
 
     fn side(&mut self, node: &SourceNode, index: usize, letters: &[char]) -> Result<Side, String> {
         let known = self.input(node, index)?;
-        if let Some((value, view, function)) = as_map(known) {
-            if let Some(factor) = function.factor() {
-                return Ok(Side {
-                    value,
-                    view,
-                    letters: letters.to_vec(),
-                    factor,
-                });
-            }
+        if let Some((value, view, function)) = as_map(known)
+            && let Some(factor) = function.factor()
+        {
+            return Ok(Side {
+                value,
+                view,
+                letters: letters.to_vec(),
+                factor,
+            });
         }
         let (value, view) = self.activation(node, index)?;
         Ok(Side {
@@ -218,7 +218,7 @@ impl Lowering<'_> {
         &mut self,
         id: NodeId,
         node: &SourceNode,
-        probs: Scores,
+        probs: &Scores,
         prob_letters: &[char],
         (index, v_letters): (usize, &[char]),
         output: &[char],

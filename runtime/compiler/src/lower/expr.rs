@@ -61,18 +61,24 @@ impl Expr {
 
     /// A well-known name when the function agrees with one on a grid, else `table`.
     pub fn name(&self) -> &'static str {
-        let known: [(&str, fn(f64) -> f64); 5] = [
-            ("gelu", |x| unary(Unary::Gelu, x)),
-            ("silu", |x| unary(Unary::Silu, x)),
-            ("relu", |x| x.max(0.0)),
-            ("relu6", |x| x.clamp(0.0, 6.0)),
-            ("hardswish", |x| unary(Unary::HardSwish, x)),
-        ];
-        let grid = || (-64..=64).map(|i| f64::from(i) / 8.0);
-        known
-            .iter()
-            .find(|(_, f)| grid().all(|x| (f(x) - self.eval(x)).abs() < 1e-4))
-            .map_or("table", |k| k.0)
+        let agrees = |f: fn(f64) -> f64| {
+            (-64..=64)
+                .map(|i| f64::from(i) / 8.0)
+                .all(|x| (f(x) - self.eval(x)).abs() < 1e-4)
+        };
+        if agrees(|x| unary(Unary::Gelu, x)) {
+            "gelu"
+        } else if agrees(|x| unary(Unary::Silu, x)) {
+            "silu"
+        } else if agrees(|x| x.max(0.0)) {
+            "relu"
+        } else if agrees(|x| x.clamp(0.0, 6.0)) {
+            "relu6"
+        } else if agrees(|x| unary(Unary::HardSwish, x)) {
+            "hardswish"
+        } else {
+            "table"
+        }
     }
 }
 

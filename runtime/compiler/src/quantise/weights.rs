@@ -82,16 +82,16 @@ pub(super) fn depthwise(
         bias: vec![0; channels],
         scale: vec![1.0; channels],
     };
-    for c in 0..channels {
+    for (c, bias) in bias.iter().map(|b| f64::from(*b)).enumerate() {
         let taps: Vec<f64> = weights
             .iter()
             .skip(c)
             .step_by(channels)
             .map(|w| f64::from(*w) * input.scale(c))
             .collect();
-        let (taps, step) = quantise_row(&taps, f64::from(bias[c]));
+        let (taps, step) = quantise_row(&taps, bias);
         let sum: f64 = taps.iter().map(|w| f64::from(*w)).sum();
-        integers.bias[c] = whole(name, f64::from(bias[c]) / step - sum * input.zero(c))?;
+        integers.bias[c] = whole(name, bias / step - sum * input.zero(c))?;
         integers.scale[c] = (step / output.scale(c)) as f32;
         integers
             .weights
