@@ -29,6 +29,14 @@ pub enum Error {
         /// What is wrong with it.
         error: Box<PlanError>,
     },
+    /// There is not enough memory to run the plan, or to hold it.
+    #[error("{bytes} bytes of memory are needed for {what}, and the system does not give them")]
+    Memory {
+        /// For what.
+        what: &'static str,
+        /// How many.
+        bytes: usize,
+    },
     /// The environment asks for a kernel that cannot be had.
     #[error("{variable}={value}: {error}", variable = crate::KERNEL_VARIABLE)]
     KernelVariable {

@@ -37,6 +37,7 @@
 //! | module | says |
 //! |---|---|
 //! | `model` | [`Model`]: a plan's bytes, wherever they are |
+//! | `memory` | buffers whose size a file decides |
 //! | `map` | plan files mapped into memory (feature `mmap`), the only unsafe code |
 //! | `session` | [`Session`]: the engine, its memory and its threads |
 //! | `kernel` | which kernel is used, and why |
@@ -55,6 +56,7 @@ mod error;
 mod kernel;
 #[cfg(feature = "mmap")]
 mod map;
+mod memory;
 mod model;
 mod photo;
 mod preprocess;

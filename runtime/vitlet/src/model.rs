@@ -1,13 +1,14 @@
 //! [`Model`]: the bytes of a plan, wherever they are.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read as _, Seek as _};
 use std::path::Path;
 
 use vitlet_plan::format::MAGIC;
 use vitlet_plan::{AlignedBytes, Plan, PlanError};
 
 use crate::Error;
+use crate::memory::zeroed;
 
 /// The bytes of a plan and the name they go by in messages.
 ///
@@ -36,18 +37,22 @@ impl Model {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let mut file = File::open(path).map_err(|error| read_error(path, error))?;
-        let bytes = read(&mut file).map_err(|error| read_error(path, error))?;
         let name = path.display().to_string();
-        match bytes {
-            Some(bytes) => Ok(Self {
-                name,
-                bytes: Bytes::Owned(bytes),
-            }),
-            None => Err(Error::Plan {
+        let failed = |error| read_error(path, error);
+        let Some(len) = plan_len(&mut file).map_err(failed)? else {
+            return Err(Error::Plan {
                 name,
                 error: Box::new(PlanError::NotAPlan),
-            }),
-        }
+            });
+        };
+        let mut bytes = zeroed(len, "the plan file")?;
+        file.rewind()
+            .and_then(|()| file.read_exact(&mut bytes))
+            .map_err(failed)?;
+        Ok(Self {
+            name,
+            bytes: Bytes::Owned(bytes),
+        })
     }
 
     /// A copy of a plan's bytes; `name` stands for them in messages.
@@ -125,28 +130,17 @@ fn read_error(path: &Path, error: io::Error) -> Error {
     }
 }
 
-/// The file's bytes, or `None` if it does not start as a plan does.
-fn read(file: &mut File) -> io::Result<Option<AlignedBytes>> {
+/// How many bytes of the file to read, or `None` if it does not start as a plan does.
+fn plan_len(file: &mut File) -> io::Result<Option<usize>> {
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     let mut start = Vec::new();
-    (&mut *file)
-        .take(MAGIC.len() as u64)
-        .read_to_end(&mut start)?;
-    if start != MAGIC {
-        return Ok(None);
-    }
-    // A file's offsets have 32 bits. What is not a regular file has no length, and shows it: `Plan::parse` says "truncated".
-    let len = usize::try_from(metadata.len().min(u64::from(u32::MAX) + 1))
-        .unwrap_or(usize::MAX)
-        .max(start.len());
-    let mut bytes = AlignedBytes::zeroed(len);
-    let (head, rest) = bytes.split_at_mut(start.len());
-    head.copy_from_slice(&start);
-    file.read_exact(rest)?;
-    Ok(Some(bytes))
+    file.take(MAGIC.len() as u64).read_to_end(&mut start)?;
+    // A plan's offsets have 32 bits: of a longer file, one byte too many is enough for `Plan::parse` to see it.
+    let len = metadata.len().min(u64::from(u32::MAX) + 1);
+    Ok((start == MAGIC).then(|| usize::try_from(len).unwrap_or(usize::MAX)))
 }
 
 #[cfg(test)]

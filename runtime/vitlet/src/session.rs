@@ -10,6 +10,7 @@ use vitlet_preprocess::Frame;
 use crate::classes::{self, Class};
 use crate::digest::Digest;
 use crate::kernel::KernelChoice;
+use crate::memory::zeroed;
 use crate::preprocess::{Preprocessor, frame};
 use crate::threads::Pool;
 use crate::{Error, Photo};
@@ -80,7 +81,7 @@ impl<'m> Session<'m> {
         Ok(Self {
             plan: *plan,
             kernel,
-            arena: AlignedBytes::zeroed(plan.arena_len((&pool).count())),
+            arena: zeroed(plan.arena_len((&pool).count()), "the arena")?,
             pool,
             image: vec![0; preprocessor.image_len()],
             preprocessor,

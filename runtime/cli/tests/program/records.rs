@@ -414,3 +414,40 @@ fn cpu() {
     assert_eq!(empty["chosen"], record["chosen"]);
     assert!(sandbox.run("cpu").succeeded().stdout.contains("chosen"));
 }
+
+/// The plan inside the program, if there is one.
+#[test]
+fn without_a_plan() {
+    let sandbox = Sandbox::new();
+    sandbox.photo("photo.png", 1);
+    for verb in [
+        "classify photo.png",
+        "inspect",
+        "bench --iterations 1 --warmup 0",
+    ] {
+        let ran = sandbox.run(&format!("{verb} --json"));
+        if cfg!(feature = "builtin-plan") {
+            ran.succeeded();
+        } else {
+            ran.failed(2, &["built without a plan inside", "-m PLAN"]);
+        }
+    }
+    if cfg!(feature = "builtin-plan") {
+        let record = sandbox.run("inspect --json").succeeded().record();
+        let labels = json!(["cardboard", "glass", "metal", "paper", "plastic", "trash"]);
+        assert_eq!(
+            (&record["labels"], &record["float_ops"]),
+            (&labels, &json!(0))
+        );
+        let record = sandbox
+            .run("classify --json photo.png")
+            .succeeded()
+            .record();
+        assert!(
+            labels
+                .as_array()
+                .unwrap()
+                .contains(&record["top"][0]["label"])
+        );
+    }
+}
