@@ -24,11 +24,14 @@ const HEADER: &str = "\
 ";
 const FILE: &str = "budgets/instructions.toml";
 
+/// With SDOT and without.
+const DEFAULT_CPUS: [&str; 2] = ["cortex-a76", "cortex-a72"];
+
 /// Count the instructions of one inference on the boards' CPUs, and compare with budgets/instructions.toml.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A CPU that QEMU knows; may be repeated. cortex-a53 and cortex-a72 have no SDOT, cortex-a76 has, max has all.
-    #[arg(long, default_values = ["cortex-a76", "cortex-a72"])]
+    #[arg(long, default_values = DEFAULT_CPUS)]
     cpu: Vec<String>,
     /// A plan to measure instead of the zoo's; it is compared with nothing.
     #[arg(short, long, value_name = "PLAN")]
@@ -87,12 +90,7 @@ pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
 
 /// What `test` runs: the zoo on the default CPUs, compared.
 pub(crate) fn check(project: &Project) -> Result<()> {
-    run(
-        project,
-        &["cortex-a76".to_owned(), "cortex-a72".to_owned()],
-        None,
-        false,
-    )
+    run(project, &DEFAULT_CPUS.map(str::to_owned), None, false)
 }
 
 fn run(project: &Project, cpus: &[String], model: Option<&Path>, bless: bool) -> Result<()> {

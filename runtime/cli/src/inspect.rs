@@ -135,7 +135,7 @@ impl Summary {
     pub(crate) fn of(plan: &Plan<'_>) -> Self {
         let mut ops = BTreeMap::new();
         for op in plan.ops() {
-            *ops.entry(Session::kind_name(&op.kind)).or_default() += 1;
+            *ops.entry(op.kind.name()).or_default() += 1;
         }
         Self {
             macs: plan.macs(),
@@ -265,7 +265,7 @@ fn ops(plan: &Plan<'_>) -> Table {
         });
         table.row([
             right(index),
-            left(Session::kind_name(&op.kind)),
+            left(op.kind.name()),
             right(grouped(op.kind.macs())),
             left(output),
             left(op.name),

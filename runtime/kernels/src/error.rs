@@ -43,16 +43,15 @@ pub enum ParamError {
 impl fmt::Display for ParamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Size { what, max, actual } => write!(f, "{what} is {actual}, must be 1..={max}")?,
+            Self::Size { what, max, actual } => write!(f, "{what} is {actual}, must be 1..={max}"),
             Self::Length {
                 what,
                 expected,
                 actual,
-            } => write!(f, "{what} has {actual} elements, must have {expected}")?,
-            Self::Value { what, index, bound } => write!(f, "{what}[{index}] must be {bound}")?,
-            Self::Inconsistent { rule } => write!(f, "broken rule: {rule}")?,
+            } => write!(f, "{what} has {actual} elements, must have {expected}"),
+            Self::Value { what, index, bound } => write!(f, "{what}[{index}] must be {bound}"),
+            Self::Inconsistent { rule } => write!(f, "broken rule: {rule}"),
         }
-        f.write_str("; recompile the plan")
     }
 }
 

@@ -52,7 +52,7 @@ pub enum PlanError {
     /// The weights are laid out for something else.
     #[error(
         "the plan is laid out for target {found}, this program runs portable plans (target {TARGET_PORTABLE}); \
-         recompile with `vitlet compile` without --target"
+         recompile with this version's `vitlet compile`"
     )]
     Target {
         /// The target tag in the file.
@@ -69,7 +69,7 @@ pub enum PlanError {
         computed: u32,
     },
     /// A record says something impossible.
-    #[error("{place}: {problem}{}", problem.remedy())]
+    #[error("{place}: {problem}; recompile with `vitlet compile`")]
     Invalid {
         /// Which record.
         place: Place,
@@ -236,14 +236,4 @@ pub enum Problem {
     Params(#[from] ParamError),
     #[error("{0}")]
     Preprocess(#[from] PreprocessError),
-}
-
-impl Problem {
-    /// What to do about it, unless the kernels' message says so already.
-    fn remedy(&self) -> &'static str {
-        match self {
-            Problem::Params(_) => "",
-            _ => "; recompile with `vitlet compile`",
-        }
-    }
 }

@@ -117,7 +117,7 @@ impl Operand {
 }
 
 impl<'a> OpKind<'a> {
-    /// The kind's name: `conv`, `linear`, `depthwise`, `layernorm`, `attention` or `pool-linear`.
+    /// The kind's name: `conv`, `linear`, `depthwise`, `layernorm`, `attention` or `pool_linear`.
     pub const fn name(&self) -> &'static str {
         match self {
             OpKind::Conv(_) => "conv",
@@ -125,7 +125,7 @@ impl<'a> OpKind<'a> {
             OpKind::Depthwise(_) => "depthwise",
             OpKind::LayerNorm(_) => "layernorm",
             OpKind::Attention(_) => "attention",
-            OpKind::PoolLinear(_) => "pool-linear",
+            OpKind::PoolLinear(_) => "pool_linear",
         }
     }
 

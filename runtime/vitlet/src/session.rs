@@ -50,7 +50,7 @@ pub struct Classification<'m> {
 pub struct OpTrace<'m> {
     /// The op's name in the plan.
     pub name: &'m str,
-    /// What it computes: [`kind_name`](Session::kind_name).
+    /// What it computes: [`OpKind::name`](crate::OpKind::name).
     pub kind: &'static str,
     /// Of the output's bytes as they lie in the arena.
     pub digest: Digest,
@@ -161,7 +161,7 @@ impl<'m> Session<'m> {
         let logits = engine.run_traced(&mut self.arena, image, &mut |index, op, output| {
             traces.push(OpTrace {
                 name: names.get(index).copied().unwrap_or_default(),
-                kind: Self::kind_name(&op.kind),
+                kind: op.kind.name(),
                 digest: Digest::of(output),
             });
         })?;
@@ -199,18 +199,6 @@ impl<'m> Session<'m> {
     /// The hash of the last run's logits, each as four little-endian bytes: equal on every machine.
     pub fn output_hash(&self) -> Digest {
         Digest::of_logits(&self.logits)
-    }
-
-    /// What an op computes, in one word.
-    pub const fn kind_name(kind: &OpKind<'_>) -> &'static str {
-        match kind {
-            OpKind::Conv(_) => "conv",
-            OpKind::Linear(_) => "linear",
-            OpKind::Depthwise(_) => "depthwise",
-            OpKind::LayerNorm(_) => "layernorm",
-            OpKind::Attention(_) => "attention",
-            OpKind::PoolLinear(_) => "pool_linear",
-        }
     }
 
     fn check_image(&self, image: &[u8]) -> Result<(), Error> {
