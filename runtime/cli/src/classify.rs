@@ -22,7 +22,7 @@ A photo that cannot be read is reported, the others are classified, and the
 exit status is 1.
 
 With --json, per photo:
-  {\"path\",\"top\":[{\"class\",\"label\",\"score\"}],\"output_hash\",
+  {\"path\",\"top\":[{\"class\",\"label\",\"score\"}],\"output_hash\",\"kernel\",
    \"ms\":{\"preprocess\",\"inference\"}}
   with --trace-hash also \"ops\":[{\"name\",\"kind\",\"hash\"}]
   {\"path\",\"error\"} if it cannot be read
@@ -52,6 +52,7 @@ struct Record<'a> {
     path: String,
     top: Vec<Top<'a>>,
     output_hash: String,
+    kernel: &'static str,
     ms: Milliseconds,
     #[serde(skip_serializing_if = "Option::is_none")]
     ops: Option<Vec<OpHash<'a>>>,
@@ -150,6 +151,7 @@ fn classify<'m>(path: &Path, session: &mut Session<'m>, args: &Args) -> anyhow::
             })
             .collect(),
         output_hash: session.output_hash().to_string(),
+        kernel: session.kernel().kernel.name(),
         ms: Milliseconds {
             preprocess: milliseconds(preprocess),
             inference: milliseconds(inference),

@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use vitlet::{Interpolation, Model, Plan, Preprocess, Resize, Session};
+use vitlet::{Interpolation, Model, Plan, Preprocess, Resize};
 
 use crate::args::load;
 use crate::failure::{OrInvalid as _, Outcome};

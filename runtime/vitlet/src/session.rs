@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use vitlet_engine::{Engine, Threads};
 use vitlet_kernels::Kernel;
-use vitlet_plan::{AlignedBytes, OpKind, Plan};
+use vitlet_plan::{AlignedBytes, Plan};
 use vitlet_preprocess::Frame;
 
 use crate::classes::{self, Class};

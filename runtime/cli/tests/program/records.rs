@@ -14,7 +14,10 @@ fn classify() {
         .run("classify -m tiny.vitlet --json photo.png")
         .succeeded()
         .record();
-    assert_eq!(fields(&record), ["ms", "output_hash", "path", "top"]);
+    assert_eq!(
+        fields(&record),
+        ["kernel", "ms", "output_hash", "path", "top"]
+    );
     assert_eq!(record["path"], "photo.png");
     assert!(is_hex(&record["output_hash"], 64));
     assert_eq!(fields(&record["ms"]), ["inference", "preprocess"]);
