@@ -1,6 +1,6 @@
 //! Recognises whole layers in the decluttered graph, by structure and never by name.
 //!
-//! One pass in topological order gives every source node a meaning ([`state::Known`]): a constant, a view of an IR value,
+//! One pass in topological order gives every source node a meaning (`Known`): a constant, a view of an IR value,
 //! or a piece of a pattern that is not complete yet (a row mean, centred rows, attention logits). Layers come out where a
 //! pattern completes:
 //!
@@ -15,7 +15,7 @@
 //! | Sum over all rows ·1/n | `MeanPool` |
 //! | Add of two activations | `Add` |
 //!
-//! Reshapes, transposes and slices only change views ([`crate::view`]). [`fuse`] then moves activations, residual adds and
+//! Reshapes, transposes and slices only change views ([`crate::view`]). `fuse` then moves activations, residual adds and
 //! the pooled head into the ops before them. A node that fits nothing is reported with its shapes and what would fit; all of
 //! them come in one error.
 
