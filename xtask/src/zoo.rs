@@ -34,9 +34,10 @@ pub(crate) fn run(project: &Project, check: bool) -> Result<()> {
         let labels = labels
             .iter()
             .flat_map(|file| ["--labels".as_ref(), file.as_os_str()]);
+        let name = &model.name;
         cmd!(
             sh,
-            "{program} compile {onnx} --ranges {ranges} {labels...} -o {fresh}"
+            "{program} compile {onnx} --ranges {ranges} {labels...} --name {name} -o {fresh}"
         )
         .run()?;
         let same = plan.is_file() && sh.read_binary_file(&plan)? == sh.read_binary_file(&fresh)?;

@@ -44,7 +44,7 @@ impl View {
 
     /// Replaces the dimensions `from`, which start at axis `at`, by `to`; `None` when a new boundary cuts a factor unevenly.
     pub fn reshape(&self, at: usize, from: usize, to: &[usize]) -> Option<View> {
-        let mut factors: Vec<Factor> = self.dims.get(at..at + from)?.concat();
+        let mut factors: Vec<Factor> = normal(self.dims.get(at..at + from)?.concat());
         factors.reverse();
         let mut split = vec![];
         for &size in to {
