@@ -250,9 +250,13 @@ fn tests(project: &Project) -> Result<Outcome> {
     .read()?;
     ensure_tract_is_shared(&messages)?;
     let kernels = native_kernels();
-    cmd!(sh, "cargo test --locked --release --workspace")
-        .envs(kernels.map(|names| ("VITLET_EXPECT_KERNELS", names)))
-        .run()?;
+    // What tests print (kernels that ran, figures, what could not run) belongs in the log of a passing run too.
+    cmd!(
+        sh,
+        "cargo test --locked --release --workspace -- --show-output"
+    )
+    .envs(kernels.map(|names| ("VITLET_EXPECT_KERNELS", names)))
+    .run()?;
     Ok(Outcome::Passed)
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use vitlet_kernels::{
-    Attention, AttentionQuantisation, Conv, ConvShape, Depthwise, Gemm, LayerNorm, Linear,
-    NormOutput, Output, ParamError, PoolLinear, Requantise, View,
+    Attention, AttentionQuantisation, Conv, ConvShape, Depthwise, LayerNorm, Linear, NormOutput,
+    Output, ParamError, PoolLinear, View,
 };
 use vitlet_plan::{
     AlignedBytes, DType, Metadata, Op as PlanOp, OpKind, PlanBuilder, Provenance, Tensor, TensorId,
@@ -198,21 +198,22 @@ impl Writer<'_> {
         }))
     }
 
-    fn matrix<'w>(
-        &'w self,
+    /// Integer weights of a layer that is a matrix product, over `pooled` summed input rows.
+    fn matrix(
+        &self,
         op: &Op,
-        weights: &'w [f32],
-        bias: &'w [f32],
+        weights: &[f32],
+        bias: &[f32],
         pooled: usize,
-    ) -> Matrix<'w> {
-        let channels = self.graph.values[op.inputs[0]].channels;
-        Matrix {
-            name: &self.graph.values[op.output].name,
+    ) -> Result<Integers, CompileError> {
+        let matrix = Matrix {
+            name: self.name(op),
             weights,
             bias,
-            channels,
+            channels: self.graph.values[op.inputs[0]].channels,
             pooled,
-        }
+        };
+        weights::gemm(&matrix, &self.grids[&op.inputs[0]], self.sums_grid(op))
     }
 
     fn conv(
@@ -222,65 +223,34 @@ impl Writer<'_> {
         weights: &[f32],
         bias: &[f32],
     ) -> Result<(), CompileError> {
-        let input = &self.grids[&op.inputs[0]];
-        let channels = self.graph.values[op.inputs[0]].channels;
-        let integers = weights::gemm(
-            &self.matrix(op, weights, bias, 1),
-            input,
-            self.sums_grid(op),
-        )?;
+        let integers = self.matrix(op, weights, bias, 1)?;
         let table = self.table(op);
-        let pad = input.pad(channels);
+        let channels = self.graph.values[op.inputs[0]].channels;
+        let pad = self.grids[&op.inputs[0]].pad(channels);
         let shape = conv_shape(geometry, channels, bias.len())?;
-        let output = output(self.sums_grid(op), table.as_ref());
-        let gemm = gemm(
-            weights.len() / bias.len().max(1),
-            bias.len(),
-            &integers,
-            output,
-        );
-        let kind = gemm
+        let kind = integers
+            .gemm(output(self.sums_grid(op), table.as_ref()))
             .and_then(|g| Conv::new(shape, &pad, g))
             .map(OpKind::Conv);
         self.push(op, &op.reads().collect::<Vec<_>>(), kind)
     }
 
     fn linear(&mut self, op: &Op, weights: &[f32], bias: &[f32]) -> Result<(), CompileError> {
-        let input = &self.grids[&op.inputs[0]];
-        let integers = weights::gemm(
-            &self.matrix(op, weights, bias, 1),
-            input,
-            self.sums_grid(op),
-        )?;
+        let integers = self.matrix(op, weights, bias, 1)?;
         let table = self.table(op);
-        let output = output(self.sums_grid(op), table.as_ref());
-        let gemm = gemm(
-            weights.len() / bias.len().max(1),
-            bias.len(),
-            &integers,
-            output,
-        );
-        let kind = gemm
-            .and_then(|g| Linear::new(self.graph.values[op.output].rows, g))
+        let rows = self.graph.values[op.output].rows;
+        let kind = integers
+            .gemm(output(self.sums_grid(op), table.as_ref()))
+            .and_then(|g| Linear::new(rows, g))
             .map(OpKind::Linear);
         self.push(op, &op.reads().collect::<Vec<_>>(), kind)
     }
 
     fn pool_linear(&mut self, op: &Op, weights: &[f32], bias: &[f32]) -> Result<(), CompileError> {
-        let input = &self.grids[&op.inputs[0]];
         let rows = self.graph.values[op.inputs[0]].rows;
-        let integers = weights::gemm(
-            &self.matrix(op, weights, bias, rows),
-            input,
-            self.sums_grid(op),
-        )?;
-        let gemm = gemm(
-            weights.len() / bias.len().max(1),
-            bias.len(),
-            &integers,
-            Output::S32,
-        );
-        let kind = gemm
+        let integers = self.matrix(op, weights, bias, rows)?;
+        let kind = integers
+            .gemm(Output::S32)
             .and_then(|g| PoolLinear::new(rows, g))
             .map(OpKind::PoolLinear);
         self.push(op, &op.inputs, kind)
@@ -300,7 +270,8 @@ impl Writer<'_> {
         let pad = input.pad(bias.len());
         let shape = conv_shape(geometry, bias.len(), bias.len())?;
         let output = output(self.sums_grid(op), table.as_ref());
-        let kind = Requantise::new(&integers.bias, &integers.scale, output)
+        let kind = integers
+            .requantise(output)
             .and_then(|r| Depthwise::new(shape, &integers.weights, &pad, r))
             .map(OpKind::Depthwise);
         self.push(op, &op.reads().collect::<Vec<_>>(), kind)
@@ -378,20 +349,6 @@ impl Writer<'_> {
             .map(OpKind::Attention);
         self.push(op, &op.inputs, kind)
     }
-}
-
-fn gemm<'i>(
-    k: usize,
-    n: usize,
-    integers: &'i Integers,
-    output: Output<'i>,
-) -> Result<Gemm<'i>, ParamError> {
-    Gemm::new(
-        k,
-        n,
-        &integers.weights,
-        Requantise::new(&integers.bias, &integers.scale, output)?,
-    )
 }
 
 fn output<'t>(grid: &Grid, table: Option<&'t [i8; 256]>) -> Output<'t> {

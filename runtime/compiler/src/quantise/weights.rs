@@ -1,6 +1,6 @@
 //! Integer weights, biases and requantisation factors.
 
-use vitlet_kernels::{pack, packed_len, padded_n};
+use vitlet_kernels::{Gemm, Output, ParamError, Requantise, pack, packed_len, padded_n};
 
 use super::grid::Grid;
 use crate::error::CompileError;
@@ -8,9 +8,33 @@ use crate::error::CompileError;
 /// Integers of a layer with weights, in the kernels' layout.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Integers {
+    /// Inputs per output.
+    depth: usize,
+    /// Outputs, without padding.
+    outputs: usize,
     pub(super) weights: Vec<i8>,
     pub(super) bias: Vec<i32>,
     pub(super) scale: Vec<f32>,
+}
+
+impl Integers {
+    /// Bias and scale, as the kernels take them.
+    pub(super) fn requantise<'i>(
+        &'i self,
+        output: Output<'i>,
+    ) -> Result<Requantise<'i>, ParamError> {
+        Requantise::new(&self.bias, &self.scale, output)
+    }
+
+    /// The matrix product, of integers made by [`gemm`].
+    pub(super) fn gemm<'i>(&'i self, output: Output<'i>) -> Result<Gemm<'i>, ParamError> {
+        Gemm::new(
+            self.depth,
+            self.outputs,
+            &self.weights,
+            self.requantise(output)?,
+        )
+    }
 }
 
 /// Rows × inputs of f32 weights with their bias: one row per output channel.
@@ -63,6 +87,8 @@ pub(super) fn gemm(
     let mut weights = vec![0; len];
     pack(n, depth, &row_major, &mut weights).map_err(|e| refuse(e.to_string()))?;
     Ok(Integers {
+        depth,
+        outputs: n,
         weights,
         bias,
         scale,
@@ -78,6 +104,8 @@ pub(super) fn depthwise(
 ) -> Result<Integers, CompileError> {
     let channels = bias.len();
     let mut integers = Integers {
+        depth: weights.len() / channels.max(1),
+        outputs: channels,
         weights: vec![0; weights.len()],
         bias: vec![0; channels],
         scale: vec![1.0; channels],
