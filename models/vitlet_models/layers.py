@@ -17,7 +17,9 @@ class InputSizeError(ValueError):
 
 def to_tokens(image):
     """N×C×H×W → N×HW×C."""
-    return image.flatten(2).transpose(1, 2)
+    # Not `flatten`: the exporter writes that as a computation of the shape.
+    batch, channels, height, width = image.shape
+    return image.reshape(batch, channels, height * width).transpose(1, 2)
 
 
 def to_map(tokens, height, width):
@@ -34,7 +36,8 @@ def split_heads(x, parts, heads):
 
 def merge_heads(x):
     """N×heads×T×d → N×T×C."""
-    return x.transpose(1, 2).flatten(2)
+    batch, heads, length, dim = x.shape
+    return x.transpose(1, 2).reshape(batch, length, heads * dim)
 
 
 def attend(q, k, v, scale):

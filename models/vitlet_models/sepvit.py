@@ -99,7 +99,8 @@ class SeparableAttention(nn.Module):
         qk = split_heads(self.PSA_qk(self.act(self.win_tokens_norm(token))), 2, self.heads)
         area, dim = self.window * self.window, channels // self.heads
         # A window's values, for one head, are one long vector: N×heads×windows×(area·d).
-        values = pixels.reshape(-1, self.windows, area, self.heads, dim).permute(0, 3, 1, 2, 4).flatten(3)
+        values = pixels.reshape(-1, self.windows, area, self.heads, dim).permute(0, 3, 1, 2, 4)
+        values = values.reshape(-1, self.heads, self.windows, area * dim)
         mixed = attend(qk[0], qk[1], values, self.scale)
         mixed = mixed.reshape(-1, self.heads, self.windows, area, dim).permute(0, 2, 3, 1, 4)
         return mixed.reshape(-1, area, channels) + pixels
@@ -132,7 +133,8 @@ class Block(nn.Module):
     def windows_with_tokens(self, x):
         """(N·windows)×(1 + window²)×C."""
         batch, _, channels = x.shape
-        tokens = self.win_tokens.expand(batch, -1, -1, -1).reshape(-1, 1, channels)
+        # A number even while the exporter follows: with one image, the tokens are a constant.
+        tokens = torch.cat([self.win_tokens.reshape(-1, 1, channels)] * int(batch))
         return torch.cat((tokens, to_windows(x, self.side, self.window)), dim=1)
 
     def forward(self, x):
