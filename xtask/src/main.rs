@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `setup` | finds, and installs, what the other verbs need |
 //! | `test` | every check there is, in order |
+//! | `test_models` | the tests of the Python package in `models/` |
 //! | `dist` | the release programs |
 //! | `insns` | instructions of one inference, counted by QEMU, against `budgets/instructions.toml` |
 //! | `budgets` | sizes against `budgets/sizes.toml` |
@@ -23,6 +24,7 @@ mod insns;
 mod project;
 mod setup;
 mod test;
+mod test_models;
 mod toolchain;
 mod zoo;
 
@@ -44,6 +46,7 @@ struct Cli {
 enum Verb {
     Setup(setup::Args),
     Test(test::Args),
+    TestModels(test_models::Args),
     Dist(dist::Args),
     Insns(insns::Args),
     Budgets(budgets::Args),
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
     let done = Project::find().and_then(|project| match &cli.verb {
         Verb::Setup(args) => setup::verb(&project, args),
         Verb::Test(args) => test::verb(&project, args),
+        Verb::TestModels(args) => test_models::verb(&project, args),
         Verb::Dist(args) => dist::verb(&project, args),
         Verb::Insns(args) => insns::verb(&project, args),
         Verb::Budgets(args) => budgets::verb(&project, args),
