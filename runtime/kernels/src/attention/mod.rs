@@ -11,7 +11,7 @@ pub use view::View;
 
 use crate::error::{at_least, exact, length, row_range, rule, size, values};
 use crate::gemm::{DIM_MAX, ROWS, padded_k, padded_n};
-use crate::isa::{Isa, Job, Routine, dispatch};
+use crate::isa::dispatch;
 use crate::scratch::space;
 use crate::{Kernel, Out, ParamError, SizeError};
 
@@ -217,45 +217,11 @@ impl<'a> Attention<'a> {
         at_least("q", q.len(), lens[0])?;
         at_least("k", k.len(), lens[1])?;
         at_least("v", v.len(), lens[2])?;
-        let Out::S8(out) = out else {
+        let Out::S8(_) = out else {
             return Err(SizeError::OutType);
         };
         exact("out", out.len(), rows.len() * self.out.row_stride)?;
         at_least("scratch", scratch.len(), self.scratch_len())?;
-        dispatch(
-            kernel,
-            Run {
-                op: self,
-                rows,
-                inputs: [q, k, v],
-                out,
-                scratch,
-            },
-        )
-    }
-}
-
-struct Run<'r, 'a> {
-    op: &'r Attention<'a>,
-    rows: Range<usize>,
-    inputs: [&'r [i8]; 3],
-    out: &'r mut [i8],
-    scratch: &'r mut [i8],
-}
-
-impl Routine for Run<'_, '_> {
-    type Output = Result<(), SizeError>;
-
-    #[inline(always)]
-    fn simd<I: Isa>(self, isa: I) -> Result<(), SizeError> {
-        self.op
-            .run_simd(isa, self.rows, self.inputs, self.out, self.scratch)
-    }
-}
-
-impl Job for Run<'_, '_> {
-    fn scalar(self) -> Result<(), SizeError> {
-        self.op
-            .run_scalar(self.rows, self.inputs, self.out, self.scratch)
+        dispatch(kernel, self, rows, [q, k, v], out, scratch)
     }
 }

@@ -4,18 +4,24 @@ use core::ops::Range;
 
 use super::Attention;
 use super::exp2::{T_MAX, exp2_neg};
-use crate::SizeError;
+use crate::isa::Reference;
 use crate::requantise::scalar::{round, s8};
 use crate::scratch::carve;
+use crate::{Out, SizeError};
 
-impl Attention<'_> {
-    pub(super) fn run_scalar(
+impl Reference for Attention<'_> {
+    type Input<'r> = [&'r [i8]; 3];
+
+    fn run_scalar(
         &self,
         rows: Range<usize>,
         [q, k, v]: [&[i8]; 3],
-        out: &mut [i8],
+        out: &mut Out<'_>,
         scratch: &mut [i8],
     ) -> Result<(), SizeError> {
+        let Out::S8(out) = out else {
+            return Err(SizeError::OutType);
+        };
         let (weights, _) = carve::<i32>(scratch, self.keys)?;
         for head in 0..self.heads {
             for (index, row) in rows.clone().enumerate() {
@@ -27,7 +33,9 @@ impl Attention<'_> {
         }
         Ok(())
     }
+}
 
+impl Attention<'_> {
     /// Fills `weights` with the 14-bit exponentials of a query row; returns their sum.
     fn softmax(&self, head: usize, query: &[i8], k: &[i8], weights: &mut [i32]) -> i32 {
         let mut max = i32::MIN;

@@ -9,12 +9,12 @@ use core::ops::Range;
 use super::Attention;
 use super::exp2::{POLYNOMIAL, T_MAX};
 use super::view::View;
-use crate::SizeError;
 use crate::gemm::simd::Rows;
 use crate::gemm::{NR, ROWS, packed_index, padded_k, padded_n};
-use crate::isa::{Isa, Routine, unroll};
+use crate::isa::{Isa, Routine, Vectorised, unroll};
 use crate::requantise::simd::quantise8;
 use crate::scratch::carve;
+use crate::{Out, SizeError};
 
 /// Below every logit (|logit| ≤ 512·2¹⁴), and far enough from overflow.
 const PAST_END: i32 = -(1 << 29);
@@ -115,16 +115,19 @@ struct Head {
     mask: [i16; NR],
 }
 
-impl Attention<'_> {
+impl Vectorised for Attention<'_> {
     #[inline(always)]
-    pub(super) fn run_simd<I: Isa>(
+    fn run_simd<I: Isa>(
         &self,
         isa: I,
         rows: Range<usize>,
         [q, k, v]: [&[i8]; 3],
-        out: &mut [i8],
+        out: &mut Out<'_>,
         scratch: &mut [i8],
     ) -> Result<(), SizeError> {
+        let Out::S8(out) = out else {
+            return Err(SizeError::OutType);
+        };
         let mut work = Workspace::new(self, scratch)?;
         for head in 0..self.heads {
             work.pack(self, head, k, v);
@@ -172,7 +175,9 @@ impl Attention<'_> {
         }
         Ok(())
     }
+}
 
+impl Attention<'_> {
     fn head(&self, head: usize) -> Head {
         let (mut past_end, mut mask) = ([0; NR], [-1; NR]);
         if !self.keys.is_multiple_of(NR) {

@@ -3,11 +3,20 @@
 use core::ops::Range;
 
 use super::Conv;
-use crate::Out;
 use crate::gemm::{packed_index, padded_k};
+use crate::isa::Reference;
+use crate::{Out, SizeError};
 
-impl Conv<'_> {
-    pub(super) fn run_scalar(&self, rows: Range<usize>, x: &[i8], out: &mut Out<'_>) {
+impl Reference for Conv<'_> {
+    type Input<'r> = &'r [i8];
+
+    fn run_scalar(
+        &self,
+        rows: Range<usize>,
+        x: &[i8],
+        out: &mut Out<'_>,
+        _: &mut [i8],
+    ) -> Result<(), SizeError> {
         let width = self.shape.out_w as usize;
         for (index, oy) in rows.enumerate() {
             for ox in 0..width {
@@ -19,8 +28,11 @@ impl Conv<'_> {
                 }
             }
         }
+        Ok(())
     }
+}
 
+impl Conv<'_> {
     fn accumulate(&self, x: &[i8], oy: usize, ox: usize, n: usize) -> i32 {
         let channels = self.shape.in_c as usize;
         let (top, left) = (self.shape.start(0, oy), self.shape.start(1, ox));

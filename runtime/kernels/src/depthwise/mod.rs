@@ -6,7 +6,7 @@ mod simd;
 use core::ops::Range;
 
 use crate::error::{at_least, exact, length, row_range, rule, values};
-use crate::isa::{Isa, Job, Routine, dispatch};
+use crate::isa::dispatch;
 use crate::scratch::space;
 use crate::{ConvShape, Kernel, Out, Output, ParamError, Requantise, SizeError};
 
@@ -135,40 +135,6 @@ impl<'a> Depthwise<'a> {
         self.requantise
             .check_out(&out, rows.len() * self.shape.out_row_len())?;
         at_least("scratch", scratch.len(), self.scratch_len())?;
-        dispatch(
-            kernel,
-            Run {
-                op: self,
-                rows,
-                x,
-                out,
-                scratch,
-            },
-        )
-    }
-}
-
-struct Run<'r, 'a> {
-    op: &'r Depthwise<'a>,
-    rows: Range<usize>,
-    x: &'r [i8],
-    out: Out<'r>,
-    scratch: &'r mut [i8],
-}
-
-impl Routine for Run<'_, '_> {
-    type Output = Result<(), SizeError>;
-
-    #[inline(always)]
-    fn simd<I: Isa>(mut self, isa: I) -> Result<(), SizeError> {
-        self.op
-            .run_simd(isa, self.rows, self.x, &mut self.out, self.scratch)
-    }
-}
-
-impl Job for Run<'_, '_> {
-    fn scalar(mut self) -> Result<(), SizeError> {
-        self.op.run_scalar(self.rows, self.x, &mut self.out);
-        Ok(())
+        dispatch(kernel, self, rows, x, out, scratch)
     }
 }

@@ -3,10 +3,19 @@
 use core::ops::Range;
 
 use super::Depthwise;
-use crate::Out;
+use crate::isa::Reference;
+use crate::{Out, SizeError};
 
-impl Depthwise<'_> {
-    pub(super) fn run_scalar(&self, rows: Range<usize>, x: &[i8], out: &mut Out<'_>) {
+impl Reference for Depthwise<'_> {
+    type Input<'r> = &'r [i8];
+
+    fn run_scalar(
+        &self,
+        rows: Range<usize>,
+        x: &[i8],
+        out: &mut Out<'_>,
+        _: &mut [i8],
+    ) -> Result<(), SizeError> {
         for (index, oy) in rows.enumerate() {
             self.row_scalar(
                 x,
@@ -16,8 +25,11 @@ impl Depthwise<'_> {
                 index * self.shape.out_row_len(),
             );
         }
+        Ok(())
     }
+}
 
+impl Depthwise<'_> {
     /// Some channels of a row of output pixels; the row starts at element `first` of `out`.
     pub(super) fn row_scalar(
         &self,

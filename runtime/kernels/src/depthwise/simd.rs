@@ -10,7 +10,7 @@ use core::ops::Range;
 
 use super::Depthwise;
 use crate::gemm::NR;
-use crate::isa::{Isa, Routine};
+use crate::isa::{Isa, Reference, Routine, Vectorised};
 use crate::requantise::simd::Target;
 use crate::scratch::carve;
 use crate::{Out, SizeError};
@@ -26,9 +26,9 @@ struct Buffers<'r> {
     target: Target,
 }
 
-impl Depthwise<'_> {
+impl Vectorised for Depthwise<'_> {
     #[inline(always)]
-    pub(super) fn run_simd<I: Isa>(
+    fn run_simd<I: Isa>(
         &self,
         isa: I,
         rows: Range<usize>,
@@ -38,8 +38,7 @@ impl Depthwise<'_> {
     ) -> Result<(), SizeError> {
         let channels = self.pad.len();
         if channels < BLOCK {
-            self.run_scalar(rows, x, out);
-            return Ok(());
+            return self.run_scalar(rows, x, out, scratch);
         }
         let (pad_row, rest) = carve::<i8>(scratch, self.pad_row_len())?;
         let (patch, _) = carve::<i8>(rest, self.weights.len())?;
@@ -72,7 +71,9 @@ impl Depthwise<'_> {
         }
         Ok(())
     }
+}
 
+impl Depthwise<'_> {
     /// One row of output pixels, blocks `0..blocks` of channels, from element `first` of the target on.
     ///
     /// # Safety

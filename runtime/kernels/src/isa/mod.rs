@@ -17,7 +17,9 @@ mod neon;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod neon_dotprod;
 
-use crate::{Kernel, SizeError};
+use core::ops::Range;
+
+use crate::{Kernel, Out, SizeError};
 
 /// An instruction set. Vectors have 8 lanes, whatever the registers; float operations round to nearest even, one at a time.
 pub(crate) trait Isa: Copy {
@@ -169,22 +171,77 @@ pub(crate) trait Routine {
     fn simd<I: Isa>(self, isa: I) -> Self::Output;
 }
 
-/// One `run` call of an operation, for whichever kernel was chosen.
-pub(crate) trait Job: Routine<Output = Result<(), SizeError>> {
-    /// With the reference.
-    fn scalar(self) -> Result<(), SizeError>;
+/// An operation as `scalar.rs` has it: the executable form of the contract.
+pub(crate) trait Reference {
+    /// The input, or inputs.
+    type Input<'r>: Copy;
+
+    /// Computes `rows` of the output, which are all that `out` holds; the operation's `run` has checked every length.
+    fn run_scalar(
+        &self,
+        rows: Range<usize>,
+        x: Self::Input<'_>,
+        out: &mut Out<'_>,
+        scratch: &mut [i8],
+    ) -> Result<(), SizeError>;
 }
 
-/// Runs `job` with `kernel`.
-pub(crate) fn dispatch<J: Job>(kernel: Kernel, job: J) -> Result<(), SizeError> {
+/// An operation as `simd.rs` has it.
+pub(crate) trait Vectorised: Reference {
+    /// As [`Reference::run_scalar`]. Must be `#[inline(always)]`.
+    fn run_simd<I: Isa>(
+        &self,
+        isa: I,
+        rows: Range<usize>,
+        x: Self::Input<'_>,
+        out: &mut Out<'_>,
+        scratch: &mut [i8],
+    ) -> Result<(), SizeError>;
+}
+
+/// One `run` call of an operation.
+struct Run<'r, 'o, O: Vectorised> {
+    op: &'r O,
+    rows: Range<usize>,
+    x: O::Input<'r>,
+    out: Out<'o>,
+    scratch: &'r mut [i8],
+}
+
+impl<O: Vectorised> Routine for Run<'_, '_, O> {
+    type Output = Result<(), SizeError>;
+
+    #[inline(always)]
+    fn simd<I: Isa>(mut self, isa: I) -> Self::Output {
+        self.op
+            .run_simd(isa, self.rows, self.x, &mut self.out, self.scratch)
+    }
+}
+
+/// Computes `rows` of `op` with `kernel`.
+pub(crate) fn dispatch<'r, O: Vectorised>(
+    kernel: Kernel,
+    op: &'r O,
+    rows: Range<usize>,
+    x: O::Input<'r>,
+    out: Out<'_>,
+    scratch: &'r mut [i8],
+) -> Result<(), SizeError> {
+    let mut run = Run {
+        op,
+        rows,
+        x,
+        out,
+        scratch,
+    };
     match kernel {
-        Kernel::Scalar => job.scalar(),
+        Kernel::Scalar => op.run_scalar(run.rows, x, &mut run.out, run.scratch),
         #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-        Kernel::Neon(token) => token.call(job),
+        Kernel::Neon(token) => token.call(run),
         #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-        Kernel::NeonDotprod(token) => token.call(job),
+        Kernel::NeonDotprod(token) => token.call(run),
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx2(token) => token.call(job),
+        Kernel::Avx2(token) => token.call(run),
     }
 }
 
@@ -206,27 +263,42 @@ pub(crate) use unroll;
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
     use std::vec::Vec;
 
-    use super::{Isa, Job, Routine, dispatch};
-    use crate::{Kernel, SizeError};
+    use super::{Isa, Reference, Vectorised, dispatch};
+    use crate::{Kernel, Out, SizeError};
 
+    /// Compares roots with `isqrt`; has neither input nor output.
     struct Roots(Vec<u64>);
 
-    impl Routine for Roots {
-        type Output = Result<(), SizeError>;
+    impl Reference for Roots {
+        type Input<'r> = ();
 
-        #[inline(always)]
-        fn simd<I: Isa>(self, isa: I) -> Self::Output {
-            for v in self.0 {
-                assert_eq!(isa.root(v), v.isqrt() as u32, "root of {v}");
-            }
+        fn run_scalar(
+            &self,
+            _: Range<usize>,
+            (): (),
+            _: &mut Out<'_>,
+            _: &mut [i8],
+        ) -> Result<(), SizeError> {
             Ok(())
         }
     }
 
-    impl Job for Roots {
-        fn scalar(self) -> Result<(), SizeError> {
+    impl Vectorised for Roots {
+        #[inline(always)]
+        fn run_simd<I: Isa>(
+            &self,
+            isa: I,
+            _: Range<usize>,
+            (): (),
+            _: &mut Out<'_>,
+            _: &mut [i8],
+        ) -> Result<(), SizeError> {
+            for &v in &self.0 {
+                assert_eq!(isa.root(v), v.isqrt() as u32, "root of {v}");
+            }
             Ok(())
         }
     }
@@ -244,7 +316,8 @@ mod tests {
         };
         let ends = (1 << 31..(1 << 31) + 1000_u64).chain((1 << 32) - 1000..1 << 32);
         let steps = (1 << 31..1 << 32).step_by(40_009);
-        let values: Vec<u64> = ends.chain(steps).flat_map(near).chain([u64::MAX]).collect();
-        Kernel::available().try_for_each(|kernel| dispatch(kernel, Roots(values.clone())))
+        let roots = Roots(ends.chain(steps).flat_map(near).chain([u64::MAX]).collect());
+        Kernel::available()
+            .try_for_each(|kernel| dispatch(kernel, &roots, 0..0, (), Out::S8(&mut []), &mut []))
     }
 }

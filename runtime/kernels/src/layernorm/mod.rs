@@ -7,7 +7,7 @@ use core::ops::Range;
 
 use crate::error::{at_least, exact, length, row_range, size, values};
 use crate::gemm::{DIM_MAX, TENSOR_MAX};
-use crate::isa::{Isa, Job, Routine, dispatch};
+use crate::isa::dispatch;
 use crate::{Kernel, Out, ParamError, SizeError};
 
 /// C·x and sums of C values of s16 stay below 2²⁹.
@@ -157,15 +157,7 @@ impl<'a> LayerNorm<'a> {
         }
         exact("out", out.len(), rows.len() * self.channels)?;
         at_least("scratch", scratch.len(), self.scratch_len())?;
-        dispatch(
-            kernel,
-            Run {
-                op: self,
-                rows,
-                x,
-                out,
-            },
-        )
+        dispatch(kernel, self, rows, x, out, scratch)
     }
 
     /// `C·Q − S² + E` from a row's sum S and sum of squares Q, shifted up to 2⁶²..2⁶⁴; and the shift, which is even.
@@ -182,27 +174,4 @@ impl<'a> LayerNorm<'a> {
 #[inline]
 fn rstd(root: u32, shift: u32) -> f32 {
     (1.0 / root as f32) * f32::from_bits((127 + shift / 2) << 23)
-}
-
-struct Run<'r, 'a> {
-    op: &'r LayerNorm<'a>,
-    rows: Range<usize>,
-    x: &'r [i16],
-    out: Out<'r>,
-}
-
-impl Routine for Run<'_, '_> {
-    type Output = Result<(), SizeError>;
-
-    #[inline(always)]
-    fn simd<I: Isa>(mut self, isa: I) -> Result<(), SizeError> {
-        self.op.run_simd(isa, self.rows, self.x, &mut self.out)
-    }
-}
-
-impl Job for Run<'_, '_> {
-    fn scalar(mut self) -> Result<(), SizeError> {
-        self.op.run_scalar(self.rows, self.x, &mut self.out);
-        Ok(())
-    }
 }

@@ -3,11 +3,20 @@
 use core::ops::Range;
 
 use super::{LayerNorm, rstd};
-use crate::Out;
+use crate::isa::Reference;
 use crate::requantise::scalar::{round, sat8, sat16};
+use crate::{Out, SizeError};
 
-impl LayerNorm<'_> {
-    pub(super) fn run_scalar(&self, rows: Range<usize>, x: &[i16], out: &mut Out<'_>) {
+impl Reference for LayerNorm<'_> {
+    type Input<'r> = &'r [i16];
+
+    fn run_scalar(
+        &self,
+        rows: Range<usize>,
+        x: &[i16],
+        out: &mut Out<'_>,
+        _: &mut [i8],
+    ) -> Result<(), SizeError> {
         for (index, row) in rows.enumerate() {
             self.row_scalar(
                 &x[row * self.channels..][..self.channels],
@@ -15,8 +24,11 @@ impl LayerNorm<'_> {
                 index * self.channels,
             );
         }
+        Ok(())
     }
+}
 
+impl LayerNorm<'_> {
     fn row_scalar(&self, x: &[i16], out: &mut Out<'_>, first: usize) {
         let sum: i32 = x.iter().map(|&v| i32::from(v)).sum();
         let squares: u64 = x

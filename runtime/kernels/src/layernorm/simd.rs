@@ -3,17 +3,18 @@
 use core::ops::Range;
 
 use super::{LayerNorm, rstd};
-use crate::isa::Isa;
+use crate::isa::{Isa, Vectorised};
 use crate::{Out, SizeError};
 
-impl LayerNorm<'_> {
+impl Vectorised for LayerNorm<'_> {
     #[inline(always)]
-    pub(super) fn run_simd<I: Isa>(
+    fn run_simd<I: Isa>(
         &self,
         isa: I,
         rows: Range<usize>,
         x: &[i16],
         out: &mut Out<'_>,
+        _: &mut [i8],
     ) -> Result<(), SizeError> {
         for (index, row) in rows.enumerate() {
             let x = &x[row * self.channels..][..self.channels];
@@ -21,7 +22,9 @@ impl LayerNorm<'_> {
         }
         Ok(())
     }
+}
 
+impl LayerNorm<'_> {
     #[inline(always)]
     fn row_simd<I: Isa>(&self, isa: I, x: &[i16], out: &mut Out<'_>, first: usize) {
         let whole = x.len() & !7;

@@ -5,14 +5,14 @@ use core::ops::Range;
 use super::Linear;
 use crate::gemm::padded_k;
 use crate::gemm::simd::Rows;
-use crate::isa::Isa;
+use crate::isa::{Isa, Vectorised};
 use crate::requantise::simd::Target;
 use crate::scratch::carve;
 use crate::{Out, SizeError};
 
-impl Linear<'_> {
+impl Vectorised for Linear<'_> {
     #[inline(always)]
-    pub(super) fn run_simd<I: Isa>(
+    fn run_simd<I: Isa>(
         &self,
         isa: I,
         rows: Range<usize>,
