@@ -5,6 +5,7 @@
 tiny_pvt.onnx          two stages of a PVTv2-like network as timm exports them: opset 17, LayerNormalization, q scaled before the product
 tiny_pvt_spelled.onnx  the same network and weights as an older exporter would write it: opset 13, layer norm and GELU spelled out in
                        small operations, logits scaled after the product, keys transposed in memory, batch dimension symbolic
+tiny_pvt_linear.onnx   the first one with linear attention (average pooling, 1×1 convolution, LN, GELU) and ReLU after fc1, as PVTv2's b2_li
 unsupported.onnx       the first one with two operations (Sin, TopK) that no int8 plan has
 """
 
@@ -15,15 +16,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 HERE = pathlib.Path(__file__).parent
-IMAGE, CLASSES = 32, 10
+IMAGE, CLASSES, POOL = 32, 10, 2
 STAGES = [dict(channels=16, heads=2, reduction=2, kernel=7, stride=4, pad=3), dict(channels=32, heads=4, reduction=1, kernel=3, stride=2, pad=1)]
 
 
 class Builder:
     """A graph under construction; weights come from one seeded stream, so both spellings share them."""
 
-    def __init__(self, spelled):
-        self.nodes, self.weights, self.spelled = [], [], spelled
+    def __init__(self, spelled=False, linear=False):
+        self.nodes, self.weights, self.spelled, self.pooled = [], [], spelled, linear
         self.random, self.count = np.random.RandomState(7), 0
 
     def node(self, op, inputs, **attributes):
@@ -87,7 +88,12 @@ class Builder:
         dim, queries, keys = channels // heads, side * side, (side // reduction) ** 2
         q = self.linear(x, channels, channels, gain=2.0)
         reduced = x
-        if reduction > 1:
+        if self.pooled:
+            keys = POOL * POOL
+            pooled = self.node("AveragePool", [self.image(x, channels, side)], kernel_shape=[side // POOL] * 2, strides=[side // POOL] * 2)
+            reduced = self.tokens(self.conv(pooled, channels, channels, 1, 1, 0), channels, keys)
+            reduced = self.gelu(self.norm(reduced, channels, 1e-5))
+        elif reduction > 1:
             reduced = self.conv(self.image(x, channels, side), channels, channels, reduction, reduction, 0)
             reduced = self.norm(self.tokens(reduced, channels, keys), channels, 1e-5)
         kv = self.linear(reduced, channels, 2 * channels, gain=2.0)
@@ -107,7 +113,8 @@ class Builder:
 
     def ffn(self, x, channels, side):
         hidden = 2 * channels
-        h = self.image(self.linear(x, channels, hidden), hidden, side)
+        h = self.linear(x, channels, hidden)
+        h = self.image(self.node("Relu", [h]) if self.pooled else h, hidden, side)
         h = self.gelu(self.conv(h, hidden, hidden, 3, 1, 1, groups=hidden))
         return self.linear(self.tokens(h, hidden, side * side), hidden, channels)
 
@@ -136,11 +143,13 @@ class Builder:
 
 
 def main():
-    plain = Builder(spelled=False)
+    plain = Builder()
     plain.save("tiny_pvt.onnx", plain.network(), 17, 1)
     spelled = Builder(spelled=True)
     spelled.save("tiny_pvt_spelled.onnx", spelled.network(), 13, "N")
-    odd = Builder(spelled=False)
+    linear = Builder(linear=True)
+    linear.save("tiny_pvt_linear.onnx", linear.network(), 17, 1)
+    odd = Builder()
     waves = odd.node("Sin", [odd.network()])
     odd.nodes.append(helper.make_node("TopK", [waves, odd.ints([3])], ["values", "indices"], name="topk", axis=-1))
     odd.save("unsupported.onnx", "values", 17, 1, width=3)

@@ -81,6 +81,20 @@ fn tiny_models_of_both_spellings_lower_to_the_same_layers() -> Result<()> {
 }
 
 #[test]
+fn linear_attention_pools_and_activates() -> Result<()> {
+    let path = in_repository("models/tiny/tiny_pvt_linear.onnx");
+    check(&path, &[noise(1, [32, 32]), noise(2, [32, 32])])?;
+    let model = Model::open(&path)?;
+    let count = |kind: &str| model.layers().iter().filter(|l| l.kind == kind).count();
+    // Two blocks: a pooling and the FFN's convolution are depthwise; GELU after a layer norm stands alone.
+    assert_eq!(
+        (count("depthwise"), count("activation"), count("attention")),
+        (4, 2, 2)
+    );
+    Ok(())
+}
+
+#[test]
 fn a_wrong_weight_is_noticed() -> Result<()> {
     // The check must be able to fail: compare the layers of one model with the reference of another.
     let photo = image(&in_repository("models/samples/glass102.jpg"), [32, 32])?;

@@ -86,6 +86,13 @@ pub enum SourceOp {
     Const(Arc<Tensor>),
     /// Convolution: inputs are image, weights in O×I×kh×kw, bias (a constant of O values or one).
     Conv(ConvSpec),
+    /// Sum, or mean, of the pixels under a window that slides over each channel.
+    SumPool {
+        /// The window; as many groups as channels.
+        window: ConvSpec,
+        /// Divide by the number of pixels under the window, padding included.
+        average: bool,
+    },
     /// Sum of products: one letter per axis of each input and of the output.
     EinSum {
         /// Letters of each input's axes.

@@ -8,7 +8,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::ops::array::Slice;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::change_axes::AxisOp;
-use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat, PaddingSpec};
+use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat, PaddingSpec, PoolSpec, SumPool};
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
 use tract_onnx::tract_core::ops::nn::{DataFormat, Reduce, Reducer, RmsNorm, Softmax};
@@ -193,6 +193,9 @@ fn translate_op(model: &TypedModel, node: &TypedNode) -> Option<SourceOp> {
     if let Some(op) = node.op_as::<Conv>() {
         return conv(model, node, op);
     }
+    if let Some(op) = node.op_as::<SumPool>() {
+        return sum_pool(model, node, op);
+    }
     if let Some(op) = node.op_as::<EinSum>() {
         return einsum(op);
     }
@@ -297,9 +300,30 @@ fn einsum(op: &EinSum) -> Option<SourceOp> {
     })
 }
 
-/// Two spatial axes, batch 1, no dilation, weights constant; the weights' layout is normalised by the caller of `weights`.
 fn conv(model: &TypedModel, node: &TypedNode, op: &Conv) -> Option<SourceOp> {
-    let spec = &op.pool_spec;
+    if op.q_params.is_some() || op.kernel_fmt != KernelFormat::OIHW {
+        return None;
+    }
+    window(model, node, &op.pool_spec, op.group).map(SourceOp::Conv)
+}
+
+fn sum_pool(model: &TypedModel, node: &TypedNode, op: &SumPool) -> Option<SourceOp> {
+    let window = window(model, node, &op.pool_spec, op.pool_spec.input_channels)?;
+    // Without padding every window has the same number of pixels, whatever is counted.
+    let one_count = op.count_include_pad || window.pad == [0; 4];
+    (one_count || !op.normalize).then_some(SourceOp::SumPool {
+        window,
+        average: op.normalize,
+    })
+}
+
+/// A window over two spatial axes, without dilation.
+fn window(
+    model: &TypedModel,
+    node: &TypedNode,
+    spec: &PoolSpec,
+    groups: usize,
+) -> Option<ConvSpec> {
     let pair = |v: &[usize]| (v.len() == 2).then(|| [v[0], v[1]]);
     let kernel = pair(&spec.kernel_shape)?;
     let stride = spec.strides.as_ref().map_or(Some([1, 1]), |s| pair(s))?;
@@ -310,28 +334,20 @@ fn conv(model: &TypedModel, node: &TypedNode, op: &Conv) -> Option<SourceOp> {
         DataFormat::NHWC => [3, 1, 2],
         DataFormat::HWC => [2, 0, 1],
     };
-    if op.q_params.is_some() || dilation != [1, 1] || op.kernel_fmt != KernelFormat::OIHW {
+    if dilation != [1, 1] {
         return None;
     }
-    let input = model
-        .outlet_fact(node.inputs[0])
-        .ok()?
-        .shape
-        .as_concrete()?
-        .to_vec();
-    let pad = padding(
-        &spec.padding,
-        [input[axes[1]], input[axes[2]]],
-        kernel,
-        stride,
-    )?;
-    Some(SourceOp::Conv(ConvSpec {
+    let fact = model.outlet_fact(node.inputs[0]).ok()?;
+    let input = fact.shape.as_concrete()?;
+    let size = [*input.get(axes[1])?, *input.get(axes[2])?];
+    let pad = padding(&spec.padding, size, kernel, stride)?;
+    Some(ConvSpec {
         kernel,
         stride,
         pad,
-        groups: op.group,
+        groups,
         axes,
-    }))
+    })
 }
 
 /// Explicit zero padding (top, left, bottom, right) of any of ONNX's ways to say it.
@@ -359,7 +375,10 @@ fn padding(
         PaddingSpec::Valid => Some([0; 4]),
         PaddingSpec::SameUpper => Some(same(true)),
         PaddingSpec::SameLower => Some(same(false)),
-        PaddingSpec::Explicit(before, after) if before.len() == 2 && after.len() == 2 => {
+        PaddingSpec::Explicit(before, after)
+        | PaddingSpec::ExplicitOnnxPool(before, after, false)
+            if before.len() == 2 && after.len() == 2 =>
+        {
             Some([before[0], before[1], after[0], after[1]])
         }
         _ => None,

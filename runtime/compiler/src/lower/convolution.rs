@@ -1,5 +1,6 @@
 //! Convolutions: dense, depthwise, and 1×1 ones, which are linear layers.
 
+use super::state::Known;
 use super::{Lowering, Outcome};
 use crate::frontend::{ConvSpec, NodeId, SourceNode, Tensor};
 use crate::ir::{Epilogue, Geometry, Kind, ValueId};
@@ -51,22 +52,49 @@ impl Lowering<'_> {
                 spec.groups
             ));
         };
+        Ok(self.emit_map(id, node, spec, kind, (value, oc), &geometry))
+    }
+
+    /// Pooling is a depthwise convolution whose weights are all alike.
+    pub(super) fn sum_pool(
+        &mut self,
+        id: NodeId,
+        node: &SourceNode,
+        window: &ConvSpec,
+        average: bool,
+    ) -> Outcome {
+        let (value, view) = self.activation(node, 0)?;
+        let channels = self.values[value].channels;
+        let geometry = self.geometry(node, window, value, &view)?;
+        let taps = geometry.kernel[0] * geometry.kernel[1];
+        let weight = if average { 1.0 / taps as f32 } else { 1.0 };
+        let kind = Kind::Depthwise {
+            geometry,
+            weights: vec![weight; taps * channels],
+            bias: vec![0.0; channels],
+            epilogue: Epilogue::default(),
+        };
+        Ok(self.emit_map(id, node, window, kind, (value, channels), &geometry))
+    }
+
+    /// Emits an op whose result is a map of `channels` channels in the node's own axis order.
+    fn emit_map(
+        &mut self,
+        id: NodeId,
+        node: &SourceNode,
+        window: &ConvSpec,
+        kind: Kind,
+        (input, channels): (ValueId, usize),
+        geometry: &Geometry,
+    ) -> Known {
         let [height, width] = geometry.output;
         let mut dims = vec![(1, 0); node.shape.len()];
-        for (axis, dim) in spec
-            .axes
-            .iter()
-            .zip([(oc, 1), (height, width * oc), (width, oc)])
-        {
+        let axes = [(channels, 1), (height, width * channels), (width, channels)];
+        for (axis, dim) in window.axes.iter().zip(axes) {
             dims[*axis] = dim;
         }
-        Ok(self.emit(
-            id,
-            kind,
-            vec![value],
-            (height * width, oc),
-            View::strided(&dims),
-        ))
+        let view = View::strided(&dims);
+        self.emit(id, kind, vec![input], (height * width, channels), view)
     }
 
     /// Sizes of the maps; the input must be a whole value in raster order.

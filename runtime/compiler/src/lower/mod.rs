@@ -7,6 +7,7 @@
 //! | seen | becomes |
 //! |---|---|
 //! | Conv with constant weights | `Conv`, `Depthwise`, or `Linear` for 1×1 |
+//! | SumPool | `Depthwise` with weights that are all alike |
 //! | EinSum of an activation and a constant | `Linear` (weights permuted to `[out][in]`) |
 //! | Sum over channels ·1/n → Sub → RmsNorm | `LayerNorm` |
 //! | EinSum of two activations → (scale) → Softmax → EinSum with a third | `Attention` |
@@ -140,6 +141,7 @@ impl Lowering<'_> {
             _ if lost => Ok(Known::Lost),
             SourceOp::Const(tensor) => Ok(Known::Const(Arc::clone(tensor))),
             SourceOp::Conv(spec) => self.convolution(id, node, spec),
+            SourceOp::SumPool { window, average } => self.sum_pool(id, node, window, *average),
             SourceOp::EinSum { inputs, output } => self.einsum(id, node, inputs, output),
             SourceOp::Binary(op) => self.binary(id, node, *op),
             SourceOp::Unary(op) => self.unary(node, *op),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use vitlet_kernels::{
     Attention, AttentionQuantisation, Conv, ConvShape, Depthwise, LayerNorm, Linear, NormOutput,
-    Output, ParamError, PoolLinear, View,
+    Output, ParamError, PoolLinear, Requantise, View,
 };
 use vitlet_plan::{
     AlignedBytes, DType, Metadata, Op as PlanOp, OpKind, PlanBuilder, Provenance, Tensor, TensorId,
@@ -15,6 +15,7 @@ use super::weights::{self, Integers, Matrix};
 use super::{Types, check_types};
 use crate::error::CompileError;
 use crate::ir::{Activation, Geometry, Graph, Kind, Op, Operand, ValueId};
+use crate::lower::expr::Expr;
 use crate::memory;
 use crate::model::Options;
 use crate::ranges::Ranges;
@@ -142,10 +143,9 @@ impl Writer<'_> {
                 scale,
             } => self.attention(op, (*heads, *head_dim), [q, k, v], *scale),
             Kind::PoolLinear { weights, bias } => self.pool_linear(op, weights, bias),
+            Kind::Activate(function) => self.activate(op, function),
             // `check_types` has refused these.
-            Kind::Activate(_) | Kind::Add | Kind::MeanPool => {
-                Err(self.refuse(op, "it has no int8 form".into()))
-            }
+            Kind::Add | Kind::MeanPool => Err(self.refuse(op, "it has no int8 form".into())),
         }
     }
 
@@ -189,13 +189,59 @@ impl Writer<'_> {
         &self.grids[&before.unwrap_or(op.output)]
     }
 
-    fn table(&self, op: &Op) -> Option<[i8; 256]> {
-        let Activation { function, before } = op.epilogue()?.activation.as_ref()?;
-        let (from, to) = (&self.grids[before], &self.grids[&op.output]);
-        Some(std::array::from_fn(|index| {
+    /// The table of an op's activation function, if it has one.
+    fn table(&self, op: &Op) -> Result<Option<[i8; 256]>, CompileError> {
+        let Some(Activation { function, before }) =
+            op.epilogue().and_then(|e| e.activation.as_ref())
+        else {
+            return Ok(None);
+        };
+        self.table_of(op, function, *before).map(Some)
+    }
+
+    /// `function` from the integers of `before` to those of the op's result.
+    fn table_of(
+        &self,
+        op: &Op,
+        function: &Expr,
+        before: ValueId,
+    ) -> Result<[i8; 256], CompileError> {
+        let (from, to) = (&self.grids[&before], &self.grids[&op.output]);
+        if !from.is_uniform() || !to.is_uniform() {
+            let reason = "an activation function needs one scale for all channels, but attention reads one per head";
+            return Err(self.refuse(op, reason.into()));
+        }
+        Ok(std::array::from_fn(|index| {
             let q = f64::from(index as u8 as i8);
             to.quantise(function.eval((q - from.zero(0)) * from.scale(0)))
         }))
+    }
+
+    /// An activation function on its own: a depthwise convolution with a 1×1 window of weight 1, which passes every
+    /// integer on to the table.
+    fn activate(&mut self, op: &Op, function: &Expr) -> Result<(), CompileError> {
+        let table = self.table_of(op, function, op.inputs[0])?;
+        let value = &self.graph.values[op.output];
+        let (rows, channels) = (value.rows, value.channels);
+        let geometry = Geometry {
+            input: [rows, 1],
+            output: [rows, 1],
+            kernel: [1, 1],
+            stride: [1, 1],
+            pad: [0; 4],
+        };
+        let shape = conv_shape(&geometry, channels, channels)?;
+        let (ones, zeros) = (vec![1; channels], vec![0; channels]);
+        let output = Output::S8 {
+            zero_point: 0,
+            min: -128,
+            table: Some(&table),
+        };
+        let (bias, scale) = (vec![0; channels], vec![1.0; channels]);
+        let kind = Requantise::new(&bias, &scale, output)
+            .and_then(|r| Depthwise::new(shape, &ones, &zeros, r))
+            .map(OpKind::Depthwise);
+        self.push(op, &op.inputs, kind)
     }
 
     /// Integer weights of a layer that is a matrix product, over `pooled` summed input rows.
@@ -224,7 +270,7 @@ impl Writer<'_> {
         bias: &[f32],
     ) -> Result<(), CompileError> {
         let integers = self.matrix(op, weights, bias, 1)?;
-        let table = self.table(op);
+        let table = self.table(op)?;
         let channels = self.graph.values[op.inputs[0]].channels;
         let pad = self.grids[&op.inputs[0]].pad(channels);
         let shape = conv_shape(geometry, channels, bias.len())?;
@@ -237,7 +283,7 @@ impl Writer<'_> {
 
     fn linear(&mut self, op: &Op, weights: &[f32], bias: &[f32]) -> Result<(), CompileError> {
         let integers = self.matrix(op, weights, bias, 1)?;
-        let table = self.table(op);
+        let table = self.table(op)?;
         let rows = self.graph.values[op.output].rows;
         let kind = integers
             .gemm(output(self.sums_grid(op), table.as_ref()))
@@ -266,7 +312,7 @@ impl Writer<'_> {
         let input = &self.grids[&op.inputs[0]];
         let integers =
             weights::depthwise(self.name(op), (weights, bias), input, self.sums_grid(op))?;
-        let table = self.table(op);
+        let table = self.table(op)?;
         let pad = input.pad(bias.len());
         let shape = conv_shape(geometry, bias.len(), bias.len())?;
         let output = output(self.sums_grid(op), table.as_ref());

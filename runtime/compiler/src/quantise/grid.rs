@@ -54,6 +54,11 @@ impl Grid {
             .unwrap_or(0.0)
     }
 
+    /// Whether all channels have the same scale and zero point, as the result of a table must.
+    pub(super) fn is_uniform(&self) -> bool {
+        self.scales.len() == 1 && self.zeros.len() == 1
+    }
+
     /// The one scale of all channels, 0 when there are several: what a tensor record says.
     pub(super) fn record_scale(&self) -> f32 {
         if self.scales.len() == 1 {

@@ -111,7 +111,8 @@ fn can_write(op: &Op, dtype: DType) -> bool {
         Kind::LayerNorm { .. } => dtype != DType::S32,
         Kind::Attention { .. } => dtype == DType::S8,
         Kind::PoolLinear { .. } => dtype == DType::S32,
+        Kind::Activate(_) => dtype == DType::S8,
         // On their own, without a layer before that takes them in, these have no int8 kernel yet.
-        Kind::Activate(_) | Kind::Add | Kind::MeanPool => false,
+        Kind::Add | Kind::MeanPool => false,
     }
 }
