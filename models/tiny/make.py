@@ -4,7 +4,7 @@
 
 tiny_pvt.onnx          two stages of a PVTv2-like network as timm exports them: opset 17, LayerNormalization, q scaled before the product
 tiny_pvt_spelled.onnx  the same network and weights as an older exporter would write it: opset 13, layer norm and GELU spelled out in
-                       small operations, logits scaled after the product, keys transposed in memory, batch dimension symbolic
+                       small operations, keys and values indexed out of one tensor, logits scaled after the product, batch dimension symbolic
 tiny_pvt_linear.onnx   the first one with linear attention (average pooling, 1×1 convolution, LN, GELU) and ReLU after fc1, as PVTv2's b2_li
 unsupported.onnx       the first one with two operations (Sin, TopK) that no int8 plan has
 """
@@ -97,11 +97,17 @@ class Builder:
             reduced = self.conv(self.image(x, channels, side), channels, channels, reduction, reduction, 0)
             reduced = self.norm(self.tokens(reduced, channels, keys), channels, 1e-5)
         kv = self.linear(reduced, channels, 2 * channels, gain=2.0)
-        k = self.node("Slice", [kv, self.ints([0]), self.ints([channels]), self.ints([2])])
-        v = self.node("Slice", [kv, self.ints([channels]), self.ints([2 * channels]), self.ints([2])])
         q = self.heads(q, queries, heads, dim, [0, 2, 1, 3])
-        k = self.heads(k, keys, heads, dim, [0, 2, 3, 1])
-        v = self.heads(v, keys, heads, dim, [0, 2, 1, 3])
+        if self.spelled:
+            both = self.node("Reshape", [kv, self.ints([0, keys, 2, heads, dim])])
+            both = self.node("Transpose", [both], perm=[2, 0, 3, 1, 4])
+            k, v = (self.node("Gather", [both, self.ints(which)], axis=0) for which in (0, 1))
+            k = self.node("Transpose", [k], perm=[0, 1, 3, 2])
+        else:
+            k = self.node("Slice", [kv, self.ints([0]), self.ints([channels]), self.ints([2])])
+            v = self.node("Slice", [kv, self.ints([channels]), self.ints([2 * channels]), self.ints([2])])
+            k = self.heads(k, keys, heads, dim, [0, 2, 3, 1])
+            v = self.heads(v, keys, heads, dim, [0, 2, 1, 3])
         scale = self.constant(dim**-0.5)
         if self.spelled:
             logits = self.node("Mul", [self.node("MatMul", [q, k]), scale])

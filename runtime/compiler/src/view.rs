@@ -95,9 +95,13 @@ impl View {
         })
     }
 
-    /// Keeps `start..end` of an axis that is one factor.
+    /// Keeps `start..end` of an axis that is one factor, or all of any axis.
     pub fn slice(&self, axis: usize, start: usize, end: usize) -> Option<View> {
-        let [factor] = self.dims.get(axis)?.as_slice() else {
+        let dim = self.dims.get(axis)?;
+        if start == 0 && end == dim.iter().map(|f| f.size).product::<usize>() {
+            return Some(self.clone());
+        }
+        let [factor] = dim.as_slice() else {
             return None;
         };
         let mut sliced = self.clone();
@@ -241,6 +245,11 @@ mod tests {
         assert_eq!(values.offset, 160);
         assert_eq!(values.shape(), [49, 1, 5, 32]);
         assert!(!values.covers(49 * 320));
+        assert_eq!(
+            values.slice(1, 0, 1),
+            Some(values.clone()),
+            "all of an axis of size 1"
+        );
     }
 
     #[test]

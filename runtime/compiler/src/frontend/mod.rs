@@ -144,6 +144,13 @@ pub enum SourceOp {
         /// One past the last kept index.
         end: usize,
     },
+    /// Keep one index of one axis, which disappears.
+    Select {
+        /// The axis.
+        axis: usize,
+        /// The kept index.
+        index: usize,
+    },
     /// Anything else, by tract's name for it.
     Other(String),
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::ops::array::Slice;
+use tract_onnx::tract_core::ops::array::{Gather, Slice};
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::change_axes::AxisOp;
 use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat, PaddingSpec, PoolSpec, SumPool};
@@ -234,7 +234,41 @@ fn translate_op(model: &TypedModel, node: &TypedNode) -> Option<SourceOp> {
             end,
         });
     }
+    if let Some(op) = node.op_as::<Gather>() {
+        return select(model, node, op.axis);
+    }
     axis_op(node.op_as::<AxisOp>()?)
+}
+
+/// A gather by one constant index, as `kv[0]` is exported; negative indices count from the end.
+fn select(model: &TypedModel, node: &TypedNode, axis: usize) -> Option<SourceOp> {
+    let [data, index] = *node.inputs.as_slice() else {
+        return None;
+    };
+    let index = model.outlet_fact(index).ok()?.konst.clone()?;
+    if index.rank() != 0 {
+        return None;
+    }
+    let index = *index
+        .cast_to::<i64>()
+        .ok()?
+        .view()
+        .as_slice::<i64>()
+        .ok()?
+        .first()?;
+    let size = *model
+        .outlet_fact(data)
+        .ok()?
+        .shape
+        .as_concrete()?
+        .get(axis)?;
+    let index = if index < 0 {
+        index.checked_add(i64::try_from(size).ok()?)?
+    } else {
+        index
+    };
+    let index = usize::try_from(index).ok().filter(|i| *i < size)?;
+    Some(SourceOp::Select { axis, index })
 }
 
 fn axis_op(op: &AxisOp) -> Option<SourceOp> {

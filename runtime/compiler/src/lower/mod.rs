@@ -152,6 +152,7 @@ impl Lowering<'_> {
             | SourceOp::AddAxis(_)
             | SourceOp::RmAxis(_)
             | SourceOp::Reshape { .. }
+            | SourceOp::Select { .. }
             | SourceOp::Slice { .. } => self.axes(node),
         }
     }
@@ -438,6 +439,9 @@ fn moved(view: &View, op: &SourceOp) -> Option<View> {
         SourceOp::RmAxis(axis) => view.remove_axis(*axis),
         SourceOp::Reshape { at, from, to } => view.reshape(*at, from.len(), to),
         SourceOp::Slice { axis, start, end } => view.slice(*axis, *start, *end),
+        SourceOp::Select { axis, index } => {
+            view.slice(*axis, *index, index + 1)?.remove_axis(*axis)
+        }
         _ => None,
     }
 }
