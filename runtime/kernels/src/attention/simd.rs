@@ -16,6 +16,8 @@ use crate::requantise::simd::quantise8;
 use crate::scratch::carve;
 use crate::{Out, SizeError};
 
+/// Where sums start.
+const ZEROS: [i32; NR] = [0; NR];
 /// Below every logit (|logit| ≤ 512·2¹⁴), and far enough from overflow.
 const PAST_END: i32 = -(1 << 29);
 
@@ -240,13 +242,9 @@ impl Attention<'_> {
             let partial = key + NR > self.keys;
             // SAFETY: the caller's promises; `key` is a multiple of 8 below the padded number of keys.
             unsafe {
-                let init = if partial {
-                    isa.load_i32(head.past_end.as_ptr())
-                } else {
-                    isa.splat_i32(0)
-                };
+                let init = if partial { &head.past_end } else { &ZEROS };
                 let acc = isa.tile::<R>(
-                    init,
+                    init.as_ptr(),
                     queries.first,
                     queries.stride,
                     dim,
@@ -323,7 +321,7 @@ impl Attention<'_> {
         y: *mut i8,
     ) {
         let pitch = padded_k(self.keys);
-        let (zero, weight) = (isa.splat_i32(0), isa.splat_f32(128.0));
+        let weight = isa.splat_f32(128.0);
         let zero_point = isa.splat_i16(i16::from(self.quantisation.zero_point));
         let min = isa.splat_i16(i16::from(self.quantisation.min));
         let mut d = 0;
@@ -331,8 +329,8 @@ impl Attention<'_> {
             // SAFETY: the caller's promises; `d` is a multiple of 8 below the padded head size.
             unsafe {
                 let values = work.values.as_ptr().add(d * pitch);
-                let high = isa.tile::<R>(zero, work.high.as_ptr(), pitch, pitch, values);
-                let low = isa.tile::<R>(zero, work.low.as_ptr(), pitch, pitch, values);
+                let high = isa.tile::<R>(ZEROS.as_ptr(), work.high.as_ptr(), pitch, pitch, values);
+                let low = isa.tile::<R>(ZEROS.as_ptr(), work.low.as_ptr(), pitch, pitch, values);
                 unroll!(R, r, {
                     let high = isa.mul_f32(isa.to_f32(high[r]), weight);
                     let mixed = isa.add_f32(high, isa.to_f32(low[r]));

@@ -225,6 +225,9 @@ impl Routine for InnerBlock<'_, '_> {
                 Target::S8 { y, zero_point, min } => {
                     self.pixels(isa, Target::S8 { y, zero_point, min });
                 }
+                Target::S8Whole { y, zero_point } => {
+                    self.pixels(isa, Target::S8Whole { y, zero_point });
+                }
                 Target::S16(y) => self.pixels(isa, Target::S16(y)),
                 Target::S16Add(y) => self.pixels(isa, Target::S16Add(y)),
                 Target::S32(y) => self.pixels(isa, Target::S32(y)),

@@ -1,6 +1,7 @@
 //! Rows in memory times all panels: the tile, then the epilogue.
 //!
-//! Rows outside, panels inside: 8 rows stay in L1 while the weights stream past. Fewer than 8 rows left run as 4, 2 and 1, not as wasted rows.
+//! Groups of rows outside, panels inside: 8 rows stay in L1 while the weights stream past. Fewer than 8 rows left run as 4, 2 and 1, not as wasted
+//! rows.
 
 use super::{Gemm, NR, padded_k};
 use crate::isa::{Isa, Routine};
@@ -14,7 +15,7 @@ pub(crate) struct Rows {
 }
 
 impl Gemm<'_> {
-    /// Computes `count` ≤ [`Isa::ROWS`] rows into `target[first..]`, the table included.
+    /// Computes `count` rows into `target[first..]`, the table included.
     ///
     /// # Safety
     /// The rows are valid for reading to the padded K, and `first..first + count·n` lies in the target.
@@ -27,92 +28,171 @@ impl Gemm<'_> {
         target: Target,
         first: usize,
     ) {
-        // SAFETY: `done` plus a tile's rows never exceeds `count`.
+        // SAFETY: `done` never exceeds `count`.
         unsafe {
             let mut done = 0;
-            if I::ROWS == 8 && count >= 8 {
-                isa.call(Group::<8> {
-                    gemm: self,
-                    x,
-                    target,
-                    first,
-                });
-                done = 8;
+            if I::ROWS == 8 {
+                done = self.groups::<I, 8>(isa, x, count, target, first);
             }
-            while count - done >= 4 {
-                isa.call(Group::<4> {
-                    gemm: self,
-                    x: x.from(done),
-                    target,
-                    first: first + done * self.n,
-                });
-                done += 4;
-            }
-            if count - done >= 2 {
-                isa.call(Group::<2> {
-                    gemm: self,
-                    x: x.from(done),
-                    target,
-                    first: first + done * self.n,
-                });
-                done += 2;
-            }
-            if count > done {
-                isa.call(Group::<1> {
-                    gemm: self,
-                    x: x.from(done),
-                    target,
-                    first: first + done * self.n,
-                });
-            }
+            let at = |done: usize| first + done * self.n;
+            done += self.groups::<I, 4>(isa, x.from(done), count - done, target, at(done));
+            done += self.groups::<I, 2>(isa, x.from(done), count - done, target, at(done));
+            self.groups::<I, 1>(isa, x.from(done), count - done, target, at(done));
             target.look_up(isa, &self.requantise, first, count * self.n);
         }
     }
+
+    /// As many whole groups of R rows as there are in `count`; returns how many rows that was.
+    ///
+    /// # Safety
+    /// As `rows_simd`.
+    #[inline(always)]
+    unsafe fn groups<I: Isa, const R: usize>(
+        &self,
+        isa: I,
+        x: Rows,
+        count: usize,
+        target: Target,
+        first: usize,
+    ) -> usize {
+        let groups = count / R;
+        if groups > 0 {
+            let work = Groups::<R> {
+                gemm: self,
+                x,
+                groups,
+                target,
+                first,
+            };
+            isa.call(WholePanels(work));
+            if !self.n.is_multiple_of(NR) {
+                isa.call(LastPanel(work));
+            }
+        }
+        groups * R
+    }
 }
 
-/// R rows times all panels. Whoever makes one promises what `rows_simd` asks for, for R rows.
-struct Group<'g, 'a, const R: usize> {
+/// Groups of R rows. Whoever makes one promises what `rows_simd` asks for, for all their rows.
+#[derive(Clone, Copy)]
+struct Groups<'g, 'a, const R: usize> {
     gemm: &'g Gemm<'a>,
     x: Rows,
+    groups: usize,
     target: Target,
     first: usize,
 }
 
-impl<const R: usize> Routine for Group<'_, '_, R> {
+/// The panels of 8 columns.
+struct WholePanels<'g, 'a, const R: usize>(Groups<'g, 'a, R>);
+
+/// The panel whose last columns are padding; a function of its own, which does not take registers from the others.
+struct LastPanel<'g, 'a, const R: usize>(Groups<'g, 'a, R>);
+
+impl<const R: usize> Routine for WholePanels<'_, '_, R> {
+    type Output = ();
+
+    /// The form of the output is settled outside the loops.
+    #[inline(always)]
+    fn simd<I: Isa>(self, isa: I) {
+        // SAFETY: as promised.
+        unsafe {
+            match self.0.target {
+                Target::S8 { y, zero_point, min } => {
+                    self.0.panels(isa, Target::S8 { y, zero_point, min });
+                }
+                Target::S8Whole { y, zero_point } => {
+                    self.0.panels(isa, Target::S8Whole { y, zero_point });
+                }
+                Target::S16(y) => self.0.panels(isa, Target::S16(y)),
+                Target::S16Add(y) => self.0.panels(isa, Target::S16Add(y)),
+                Target::S32(y) => self.0.panels(isa, Target::S32(y)),
+            }
+        }
+    }
+}
+
+impl<const R: usize> Routine for LastPanel<'_, '_, R> {
     type Output = ();
 
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {
-        let Gemm {
-            n: columns,
-            weights,
-            ref requantise,
-            ..
-        } = *self.gemm;
-        let k = padded_k(self.gemm.k);
-        let mut n = 0;
-        while n < columns {
-            // SAFETY: weights, bias and scale are padded to whole panels (`Gemm::new`); rows and target are promised.
+        let work = self.0;
+        let columns = work.gemm.n;
+        let n = columns / NR * NR;
+        for group in 0..work.groups {
+            // SAFETY: as promised; `n` is the first column of the last panel.
             unsafe {
-                let bias = isa.load_i32(requantise.bias.as_ptr().add(n));
-                let scale = isa.load_f32(requantise.scale.as_ptr().add(n));
-                let acc = isa.tile::<R>(
-                    bias,
-                    self.x.first,
-                    self.x.stride,
-                    k,
-                    weights.as_ptr().add(n * k),
-                );
-                self.target.store(
-                    isa,
-                    acc,
-                    scale,
-                    self.first + n,
-                    columns,
-                    (columns - n).min(NR),
-                );
+                let x = work.x.from(group * R);
+                let (acc, scale) = Panels::new(work.gemm).tile::<I, R>(isa, x, n);
+                let first = work.first + group * R * columns + n;
+                work.target
+                    .store_part(isa, acc, scale, first, columns, columns - n);
             }
-            n += NR;
+        }
+    }
+}
+
+impl<const R: usize> Groups<'_, '_, R> {
+    /// # Safety
+    /// As promised by whoever made `self`; `target` is `self.target`.
+    #[inline(always)]
+    unsafe fn panels<I: Isa>(self, isa: I, target: Target) {
+        let columns = self.gemm.n;
+        let panels = Panels::new(self.gemm);
+        for group in 0..self.groups {
+            // SAFETY: there are that many rows, as promised.
+            let x = unsafe { self.x.from(group * R) };
+            let first = self.first + group * R * columns;
+            let mut n = 0;
+            while n + NR <= columns {
+                // SAFETY: as promised; `n` is the first column of a whole panel.
+                unsafe {
+                    let (acc, scale) = panels.tile::<I, R>(isa, x, n);
+                    target.store_whole(isa, acc, scale, first + n, columns);
+                }
+                n += NR;
+            }
+        }
+    }
+}
+
+/// The arrays of a [`Gemm`] without their lengths: values, which the compiler need not read again after every store.
+#[derive(Clone, Copy)]
+struct Panels {
+    k: usize,
+    weights: *const i8,
+    bias: *const i32,
+    scale: *const f32,
+}
+
+impl Panels {
+    #[inline(always)]
+    fn new(gemm: &Gemm<'_>) -> Self {
+        Self {
+            k: padded_k(gemm.k),
+            weights: gemm.weights.as_ptr(),
+            bias: gemm.requantise.bias.as_ptr(),
+            scale: gemm.requantise.scale.as_ptr(),
+        }
+    }
+
+    /// Accumulators, bias included, and scales of the panel of column `n`.
+    ///
+    /// # Safety
+    /// `x` are R rows readable to the padded K; `n` is a multiple of 8 below the number of columns.
+    #[inline(always)]
+    unsafe fn tile<I: Isa, const R: usize>(
+        self,
+        isa: I,
+        x: Rows,
+        n: usize,
+    ) -> ([I::I32; R], I::F32) {
+        // SAFETY: weights, bias and scale are padded to whole panels (`Gemm::new`); the rows are promised.
+        unsafe {
+            let weights = self.weights.add(n * self.k);
+            let acc = isa.tile::<R>(self.bias.add(n), x.first, x.stride, self.k, weights);
+            (acc, isa.load_f32(self.scale.add(n)))
         }
     }
 }

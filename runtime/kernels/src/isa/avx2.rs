@@ -192,14 +192,15 @@ impl Isa for Avx2 {
     #[inline(always)]
     unsafe fn tile<const R: usize>(
         self,
-        init: __m256i,
+        init: *const i32,
         a: *const i8,
         stride: usize,
         k: usize,
         b: *const i8,
     ) -> [__m256i; R] {
-        // SAFETY: i stays below k; the caller promises k elements of every row and 8·k weights.
+        // SAFETY: i stays below k; the caller promises k elements of every row, 8·k weights and 8 initial values.
         unsafe {
+            let init = self.load_i32(init);
             let mut acc = [[_mm256_setzero_si256(); 2]; R];
             let mut i = 0;
             while i < k {

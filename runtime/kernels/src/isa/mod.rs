@@ -153,10 +153,10 @@ pub(crate) trait Isa: Copy {
     /// `init + a·b` for R ≤ [`Isa::ROWS`] rows and one panel of 8 columns. Rows or weights must not hold −128 both.
     ///
     /// # Safety
-    /// `k` is a positive multiple of 16; every row `a + r·stride` is valid for reading `k` elements, and `b` for 8·k.
+    /// `k` is a positive multiple of 16; every row `a + r·stride` is valid for reading `k` elements, `b` for 8·k, and `init` for 8.
     unsafe fn tile<const R: usize>(
         self,
-        init: Self::I32,
+        init: *const i32,
         a: *const i8,
         stride: usize,
         k: usize,

@@ -191,7 +191,7 @@ macro_rules! neon {
             #[inline(always)]
             unsafe fn tile<const R: usize>(
                 self,
-                init: Self::I32,
+                init: *const i32,
                 a: *const i8,
                 stride: usize,
                 k: usize,
@@ -291,8 +291,8 @@ unsafe fn look_up(table: &[i8; 256], p: *mut i8, n: usize) {
 /// See [`Isa::tile`]. 4 rows in assembly, fewer in intrinsics.
 #[inline(always)]
 unsafe fn tile<const R: usize>(
-    _token: Neon,
-    init: Pair<int32x4_t>,
+    token: Neon,
+    init: *const i32,
     a: *const i8,
     stride: usize,
     k: usize,
@@ -300,25 +300,20 @@ unsafe fn tile<const R: usize>(
 ) -> [Pair<int32x4_t>; R] {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut sums = [init; R];
         if R == 4 {
-            let (four, first, second) = (tile_4(a, stride, k, b), init.0, init.1);
-            unroll!(R, r, {
-                sums[r] = Pair(
-                    vaddq_s32(first, four[2 * r]),
-                    vaddq_s32(second, four[2 * r + 1]),
-                );
-            });
-        } else {
-            let few = tile_few::<R>(a, stride, k, b);
-            unroll!(R, r, {
-                let [p0, p1, p2, p3] = few[r];
-                sums[r] = Pair(
-                    vaddq_s32(init.0, vpaddq_s32(p0, p1)),
-                    vaddq_s32(init.1, vpaddq_s32(p2, p3)),
-                );
-            });
+            let four = tile_4(init, a, stride, k, b);
+            return core::array::from_fn(|r| four[r % 4]);
         }
+        let init = token.load_i32(init);
+        let few = tile_few::<R>(a, stride, k, b);
+        let mut sums = [init; R];
+        unroll!(R, r, {
+            let [p0, p1, p2, p3] = few[r];
+            sums[r] = Pair(
+                vaddq_s32(init.0, vpaddq_s32(p0, p1)),
+                vaddq_s32(init.1, vpaddq_s32(p2, p3)),
+            );
+        });
         sums
     }
 }
@@ -361,8 +356,19 @@ macro_rules! row_steps {
     };
 }
 
-/// 4 rows × 8 columns, without the initial values; two vectors for each row, and 8 to spare. (Left to itself the compiler hoists products of
-/// several rows and runs out of registers: a third more instructions.)
+/// 4 rows × 8 columns. (Left to itself the compiler hoists products of several rows and runs out of registers: a third more instructions.)
+///
+/// ```text
+/// accumulators of each row = initial values, in the first of the two partial sums of a column
+/// for i in -k..0, in steps of 16:                        the row pointers stand at the rows' ends
+///     rows = 16 bytes of each row
+///     for each half of the 16 steps:
+///         weights = 8 steps of 8 columns
+///         for each row: repeat 4 + 4 bytes, multiply, multiply and add, accumulate neighbours
+/// add neighbours
+/// ```
+/// 1. The index of K counts up to 0: one addition and one branch per turn, and the row pointers serve every panel.
+/// 2. Weights are read by pairs of registers that move their pointer along.
 ///
 /// | v0–v3 | v4–v7 | v8–v13 | v16–v31 |
 /// |---|---|---|---|
@@ -371,34 +377,43 @@ macro_rules! row_steps {
 /// # Safety
 /// As [`Isa::tile`].
 #[inline(always)]
-unsafe fn tile_4(a: *const i8, stride: usize, k: usize, b: *const i8) -> [int32x4_t; 16] {
+unsafe fn tile_4(
+    init: *const i32,
+    a: *const i8,
+    stride: usize,
+    k: usize,
+    b: *const i8,
+) -> [Pair<int32x4_t>; 4] {
     let (s0, s1, s2, s3, s4, s5, s6, s7);
-    // SAFETY: k is a positive multiple of 16; k bytes of each row and 8·k weights are read, as promised.
+    // SAFETY: k is a positive multiple of 16; k bytes of each row, 8·k weights and 8 initial values are read, as promised.
     unsafe {
+        let end = a.add(k);
         asm!(
-            "movi v16.4s, #0", "movi v17.4s, #0", "movi v18.4s, #0", "movi v19.4s, #0",
-            "movi v20.4s, #0", "movi v21.4s, #0", "movi v22.4s, #0", "movi v23.4s, #0",
-            "movi v24.4s, #0", "movi v25.4s, #0", "movi v26.4s, #0", "movi v27.4s, #0",
-            "movi v28.4s, #0", "movi v29.4s, #0", "movi v30.4s, #0", "movi v31.4s, #0",
+            "ldp q0, q1, [{init}]",
+            "movi v2.4s, #0",
+            "zip1 v16.4s, v0.4s, v2.4s", "zip2 v17.4s, v0.4s, v2.4s",
+            "zip1 v18.4s, v1.4s, v2.4s", "zip2 v19.4s, v1.4s, v2.4s",
+            "mov v20.16b, v16.16b", "mov v21.16b, v17.16b", "mov v22.16b, v18.16b", "mov v23.16b, v19.16b",
+            "mov v24.16b, v16.16b", "mov v25.16b, v17.16b", "mov v26.16b, v18.16b", "mov v27.16b, v19.16b",
+            "mov v28.16b, v16.16b", "mov v29.16b, v17.16b", "mov v30.16b, v18.16b", "mov v31.16b, v19.16b",
             "2:",
-            "ldr q0, [{x0}], #16",
-            "ldr q1, [{x1}], #16",
-            "ldr q2, [{x2}], #16",
-            "ldr q3, [{x3}], #16",
-            "ldp q4, q5, [{w}]",
-            "ldp q6, q7, [{w}, #32]",
+            "ldr q0, [{x0}, {i}]",
+            "ldp q4, q5, [{w}], #32",
+            "ldp q6, q7, [{w}], #32",
+            "ldr q1, [{x1}, {i}]",
+            "ldr q2, [{x2}, {i}]",
+            "ldr q3, [{x3}, {i}]",
             row_steps!("v0", "0", "1", "v16", "v17", "v18", "v19"),
             row_steps!("v1", "0", "1", "v20", "v21", "v22", "v23"),
             row_steps!("v2", "0", "1", "v24", "v25", "v26", "v27"),
             row_steps!("v3", "0", "1", "v28", "v29", "v30", "v31"),
-            "ldp q4, q5, [{w}, #64]",
-            "ldp q6, q7, [{w}, #96]",
-            "add {w}, {w}, #128",
+            "ldp q4, q5, [{w}], #32",
+            "ldp q6, q7, [{w}], #32",
             row_steps!("v0", "2", "3", "v16", "v17", "v18", "v19"),
             row_steps!("v1", "2", "3", "v20", "v21", "v22", "v23"),
             row_steps!("v2", "2", "3", "v24", "v25", "v26", "v27"),
             row_steps!("v3", "2", "3", "v28", "v29", "v30", "v31"),
-            "subs {k}, {k}, #16",
+            "adds {i}, {i}, #16",
             "b.ne 2b",
             "addp v16.4s, v16.4s, v17.4s",
             "addp v18.4s, v18.4s, v19.4s",
@@ -408,12 +423,13 @@ unsafe fn tile_4(a: *const i8, stride: usize, k: usize, b: *const i8) -> [int32x
             "addp v26.4s, v26.4s, v27.4s",
             "addp v28.4s, v28.4s, v29.4s",
             "addp v30.4s, v30.4s, v31.4s",
-            x0 = inout(reg) a => _,
-            x1 = inout(reg) a.add(stride) => _,
-            x2 = inout(reg) a.add(2 * stride) => _,
-            x3 = inout(reg) a.add(3 * stride) => _,
+            x0 = in(reg) end,
+            x1 = in(reg) end.add(stride),
+            x2 = in(reg) end.add(2 * stride),
+            x3 = in(reg) end.add(3 * stride),
             w = inout(reg) b => _,
-            k = inout(reg) k => _,
+            i = inout(reg) 0_usize.wrapping_sub(k) => _,
+            init = in(reg) init,
             out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
             out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v12") _, out("v13") _,
             out("v16") s0, out("v17") _, out("v18") s1, out("v19") _, out("v20") s2, out("v21") _, out("v22") s3,
@@ -422,9 +438,7 @@ unsafe fn tile_4(a: *const i8, stride: usize, k: usize, b: *const i8) -> [int32x
             options(pure, readonly, nostack),
         );
     }
-    [
-        s0, s1, s2, s3, s4, s5, s6, s7, s0, s1, s2, s3, s4, s5, s6, s7,
-    ]
+    [Pair(s0, s1), Pair(s2, s3), Pair(s4, s5), Pair(s6, s7)]
 }
 
 /// Fewer than 4 rows: the four accumulators of each.

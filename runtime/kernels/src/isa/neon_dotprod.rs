@@ -1,30 +1,30 @@
-//! The tile with SDOT (ARMv8.2): `sdot acc.4s, w.16b, x.4b[i]` adds 4 steps of K for 4 columns of one row. Registers for 8 rows:
-//!
-//! | 16 | 8 | 2 |
-//! |---|---|---|
-//! | accumulators: 8 rows × 8 columns | rows: 16 steps of K each | weights: 4 steps × 8 columns |
-//!
-//! Per 16 steps of K: 8 loads of rows, 8 of weights, 64 SDOT.
+//! The tile with SDOT (ARMv8.2): `sdot acc.4s, w.16b, x.4b[i]` adds 4 steps of K for 4 columns of one row. Per 16 steps of K and 8 rows:
+//! 8 loads of rows, 4 of weights, 64 SDOT, and 2 instructions of loop.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
 
+use super::Isa;
 use super::neon::Pair;
 use crate::NeonDotprod;
 
-/// See [`super::Isa::tile`].
+/// See [`Isa::tile`]. 8 rows in assembly, fewer in intrinsics.
 #[inline(always)]
 pub(super) unsafe fn tile<const R: usize>(
-    _token: NeonDotprod,
-    init: Pair<int32x4_t>,
+    token: NeonDotprod,
+    init: *const i32,
     a: *const i8,
     stride: usize,
     k: usize,
     b: *const i8,
 ) -> [Pair<int32x4_t>; R] {
-    // SAFETY: i stays below k; the caller promises k elements of every row and 8·k weights.
+    // SAFETY: i stays below k; the caller promises k elements of every row, 8·k weights and 8 initial values.
     unsafe {
-        let mut acc = [init; R];
+        if R == 8 {
+            let eight = tile_8(init, a, stride, k, b);
+            return core::array::from_fn(|r| eight[r % 8]);
+        }
+        let mut acc = [token.load_i32(init); R];
         let mut i = 0;
         while i < k {
             let mut rows = [vdupq_n_s8(0); R];
@@ -40,6 +40,114 @@ pub(super) unsafe fn tile<const R: usize>(
         }
         acc
     }
+}
+
+/// 4 steps of K for 8 rows × 8 columns: weights `$w0` (columns 0–3) and `$w1` (4–7) times bytes 4·lane.. of v0–v7.
+macro_rules! sdots {
+    ($w0:literal, $w1:literal, $lane:literal) => {
+        concat!(
+            sdots!(@ "v16", "v17", "v0", $w0, $w1, $lane),
+            sdots!(@ "v18", "v19", "v1", $w0, $w1, $lane),
+            sdots!(@ "v20", "v21", "v2", $w0, $w1, $lane),
+            sdots!(@ "v22", "v23", "v3", $w0, $w1, $lane),
+            sdots!(@ "v24", "v25", "v4", $w0, $w1, $lane),
+            sdots!(@ "v26", "v27", "v5", $w0, $w1, $lane),
+            sdots!(@ "v28", "v29", "v6", $w0, $w1, $lane),
+            sdots!(@ "v30", "v31", "v7", $w0, $w1, $lane),
+        )
+    };
+    (@ $a0:literal, $a1:literal, $x:literal, $w0:literal, $w1:literal, $lane:literal) => {
+        concat!(
+            "sdot ", $a0, ".4s, ", $w0, ".16b, ", $x, ".4b[", $lane, "]\n",
+            "sdot ", $a1, ".4s, ", $w1, ".16b, ", $x, ".4b[", $lane, "]\n",
+        )
+    };
+}
+
+/// 8 rows × 8 columns.
+///
+/// ```text
+/// accumulators of each row = initial values
+/// for i in -k..0, in steps of 16:                        the row pointers stand at the rows' ends
+///     rows = 16 bytes of each row
+///     for each 4 of the 16 steps: weights = 4 steps of 8 columns; SDOT for every row and half of the columns
+/// ```
+/// 1. The index of K counts up to 0: one addition and one branch per turn, and the row pointers serve every panel.
+/// 2. Weights are read by pairs of registers that move their pointer along, 16 SDOT before their use.
+///
+/// | v0–v7 | v8–v11 | v16–v31 |
+/// |---|---|---|
+/// | rows | weights: 4 steps of 8 columns, then the next 4 | accumulators, 2 for each row |
+///
+/// # Safety
+/// As [`Isa::tile`].
+#[inline(always)]
+unsafe fn tile_8(
+    init: *const i32,
+    a: *const i8,
+    stride: usize,
+    k: usize,
+    b: *const i8,
+) -> [Pair<int32x4_t>; 8] {
+    let (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15);
+    // SAFETY: k is a positive multiple of 16; k bytes of each row, 8·k weights and 8 initial values are read, as promised. The caller's token proves
+    // SDOT.
+    unsafe {
+        let end = a.add(k);
+        asm!(
+            "ldp q16, q17, [{init}]",
+            "ldp q18, q19, [{init}]",
+            "ldp q20, q21, [{init}]",
+            "ldp q22, q23, [{init}]",
+            "ldp q24, q25, [{init}]",
+            "ldp q26, q27, [{init}]",
+            "ldp q28, q29, [{init}]",
+            "ldp q30, q31, [{init}]",
+            "2:",
+            "ldp q8, q9, [{w}], #32",
+            "ldr q0, [{x0}, {i}]",
+            "ldr q1, [{x1}, {i}]",
+            "ldr q2, [{x2}, {i}]",
+            "ldr q3, [{x3}, {i}]",
+            "ldr q4, [{x4}, {i}]",
+            "ldr q5, [{x5}, {i}]",
+            "ldr q6, [{x6}, {i}]",
+            "ldr q7, [{x7}, {i}]",
+            "ldp q10, q11, [{w}], #32",
+            sdots!("v8", "v9", "0"),
+            "ldp q8, q9, [{w}], #32",
+            sdots!("v10", "v11", "1"),
+            "ldp q10, q11, [{w}], #32",
+            sdots!("v8", "v9", "2"),
+            "adds {i}, {i}, #16",
+            sdots!("v10", "v11", "3"),
+            "b.ne 2b",
+            x0 = in(reg) end.add(0 * stride),
+            x1 = in(reg) end.add(1 * stride),
+            x2 = in(reg) end.add(2 * stride),
+            x3 = in(reg) end.add(3 * stride),
+            x4 = in(reg) end.add(4 * stride),
+            x5 = in(reg) end.add(5 * stride),
+            x6 = in(reg) end.add(6 * stride),
+            x7 = in(reg) end.add(7 * stride),
+            w = inout(reg) b => _,
+            i = inout(reg) 0_usize.wrapping_sub(k) => _,
+            init = in(reg) init,
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _,
+            out("v16") s0, out("v17") s1, out("v18") s2, out("v19") s3, out("v20") s4, out("v21") s5, out("v22") s6, out("v23") s7, out("v24") s8, out("v25") s9, out("v26") s10, out("v27") s11, out("v28") s12, out("v29") s13, out("v30") s14, out("v31") s15,
+            options(pure, readonly, nostack),
+        );
+    }
+    [
+        Pair(s0, s1),
+        Pair(s2, s3),
+        Pair(s4, s5),
+        Pair(s6, s7),
+        Pair(s8, s9),
+        Pair(s10, s11),
+        Pair(s12, s13),
+        Pair(s14, s15),
+    ]
 }
 
 /// 4 steps of K for all rows: bytes 4·LANE.. of `rows`.

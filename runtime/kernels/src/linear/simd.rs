@@ -10,6 +10,9 @@ use crate::requantise::simd::Target;
 use crate::scratch::carve;
 use crate::{Out, SizeError};
 
+/// Rows at once if they are read in place: enough to forget the cost of a call, few enough that a table finds the outputs in L1.
+const IN_PLACE: usize = 64;
+
 impl Vectorised for Linear<'_> {
     #[inline(always)]
     fn run_simd<I: Isa>(
@@ -24,9 +27,10 @@ impl Vectorised for Linear<'_> {
         let (padded, _) = carve::<i8>(scratch, I::ROWS * stride)?;
         padded.fill(0);
         let target = Target::new(&self.gemm.requantise, out);
+        let at_once = if k == stride { IN_PLACE } else { I::ROWS };
         let mut row = rows.start;
         while row < rows.end {
-            let count = (rows.end - row).min(I::ROWS);
+            let count = (rows.end - row).min(at_once);
             let group = &x[row * k..(row + count) * k];
             let mut input = Rows {
                 first: group.as_ptr(),

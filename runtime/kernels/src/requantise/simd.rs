@@ -17,6 +17,11 @@ pub(crate) enum Target {
         zero_point: i16,
         min: i16,
     },
+    /// With min −128, which `sat8` brings about.
+    S8Whole {
+        y: *mut i8,
+        zero_point: i16,
+    },
     S16(*mut i16),
     S16Add(*mut i16),
     S32(*mut i32),
@@ -32,6 +37,10 @@ impl Target {
             Output::S16 | Output::S32 => (0, i16::from(i8::MIN)),
         };
         match out {
+            Out::S8(y) if min == i16::from(i8::MIN) => Self::S8Whole {
+                y: y.as_mut_ptr(),
+                zero_point,
+            },
             Out::S8(y) => Self::S8 {
                 y: y.as_mut_ptr(),
                 zero_point,
@@ -43,34 +52,10 @@ impl Target {
         }
     }
 
-    /// Requantises R rows of `count` ≤ 8 accumulators (bias included): row r goes to `first + r·pitch`.
+    /// Requantises R rows of 8 accumulators (bias included): row r goes to `first + r·pitch`.
     ///
     /// # Safety
     /// Those elements lie in `out`.
-    #[inline(always)]
-    pub(crate) unsafe fn store<I: Isa, const R: usize>(
-        self,
-        isa: I,
-        acc: [I::I32; R],
-        scale: I::F32,
-        first: usize,
-        pitch: usize,
-        count: usize,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if count < NR {
-                self.store_part(isa, acc, scale, first, pitch, count);
-            } else {
-                self.store_whole(isa, acc, scale, first, pitch);
-            }
-        }
-    }
-
-    /// As `store` for 8 columns.
-    ///
-    /// # Safety
-    /// As `store`.
     #[inline(always)]
     pub(crate) unsafe fn store_whole<I: Isa, const R: usize>(
         self,
@@ -91,6 +76,14 @@ impl Target {
                             y.add(first + r * pitch),
                             quantise8(isa, scaled, zero_point, min),
                         );
+                    });
+                }
+                Self::S8Whole { y, zero_point } => {
+                    let zero_point = isa.splat_i16(zero_point);
+                    unroll!(R, r, {
+                        let scaled = isa.mul_f32(isa.to_f32(acc[r]), scale);
+                        let q = isa.add_sat_i16(isa.round_sat16(scaled), zero_point);
+                        isa.store_sat8(y.add(first + r * pitch), q);
                     });
                 }
                 Self::S16(y) => unroll!(R, r, {
@@ -114,12 +107,12 @@ impl Target {
         }
     }
 
-    /// As `store` for fewer than 8 columns, row by row through a buffer of 8.
+    /// As `store_whole` for `count` < 8 columns, row by row through a buffer of 8.
     ///
     /// # Safety
-    /// As `store`.
+    /// As `store_whole`.
     #[inline(always)]
-    unsafe fn store_part<I: Isa, const R: usize>(
+    pub(crate) unsafe fn store_part<I: Isa, const R: usize>(
         self,
         isa: I,
         acc: [I::I32; R],
@@ -149,6 +142,9 @@ impl Target {
                     Self::S8 { y, zero_point, min } => {
                         buffered!(y.add(index), 0_i8, acc, |y| Self::S8 { y, zero_point, min });
                     }
+                    Self::S8Whole { y, zero_point } => {
+                        buffered!(y.add(index), 0_i8, acc, |y| Self::S8Whole { y, zero_point });
+                    }
                     Self::S16(y) => buffered!(y.add(index), 0_i16, acc, Self::S16),
                     Self::S16Add(y) => buffered!(y.add(index), 0_i16, acc, Self::S16Add),
                     Self::S32(y) => buffered!(y.add(index), 0_i32, acc, Self::S32),
@@ -170,7 +166,7 @@ impl Target {
         count: usize,
     ) {
         if let (
-            Self::S8 { y, .. },
+            Self::S8 { y, .. } | Self::S8Whole { y, .. },
             Output::S8 {
                 table: Some(table), ..
             },
