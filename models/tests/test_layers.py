@@ -45,6 +45,6 @@ def test_attention():
     heads, dim = 2, 3
     q, kv = random(1, 4, heads * dim), random(1, 5, 2 * heads * dim)
     parts = layers.split_heads(kv, 2, heads)
-    got = layers.merge_heads(layers.attend(layers.split_heads(q, 1, heads)[0], parts[0], parts[1], dim**-0.5))
+    got = layers.merge_heads(layers.attend(layers.to_heads(q, heads), parts[0], parts[1], dim**-0.5))
     k, v = np.split(kv[0].numpy(), 2, axis=1)
     np.testing.assert_allclose(got[0], reference.attention(q[0].numpy(), k, v, heads), atol=1e-10)

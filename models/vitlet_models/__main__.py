@@ -27,14 +27,21 @@ def arguments():
     parser = argparse.ArgumentParser(prog="python -m vitlet_models", description="Vision transformers as ONNX files for `vitlet compile`.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("list", help="every network, with its parameters and input size")
-    one = verbs.add_parser("export", help="write a network's ONNX file", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    one = verbs.add_parser("export", help="write a network's ONNX file")
     one.add_argument("name", help="as `list` prints it")
     one.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
-    one.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights: official, or timm's or torchvision's; random ones if left out")
-    one.add_argument("--input", type=input_size, metavar="SIDE", help="input size, as 224 or 192x256 (height first); the one it was trained at if left out")
+    one.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="weights: official, or timm's or torchvision's; random ones if left out"
+    )
+    one.add_argument(
+        "--input",
+        type=input_size,
+        metavar="SIDE",
+        help="input size, as 224 or 192x256 (height first); the one it was trained at if left out",
+    )
     one.add_argument("--classes", type=positive, metavar="N", help="outputs; the checkpoint's if left out, else 1000")
-    one.add_argument("--opset", type=positive, default=export.OPSET, metavar="N", help="ONNX operator set")
-    one.add_argument("--seed", type=int, default=0, metavar="N", help="of the random weights")
+    one.add_argument("--opset", type=positive, default=export.OPSET, metavar="N", help="ONNX operator set; %(default)s if left out")
+    one.add_argument("--seed", type=int, default=0, metavar="N", help="of the random weights; %(default)s if left out")
     one.add_argument("--no-aux-head", action="store_true", help="Dual-ViT without its auxiliary head")
     return parser.parse_args()
 

@@ -23,6 +23,7 @@ from vitlet_models.layers import (
     attend,
     merge_heads,
     split_heads,
+    to_heads,
     to_map,
     to_tokens,
 )
@@ -124,16 +125,16 @@ class DualAttention(nn.Module):
         """The semantic tokens after their three steps; `xn` are the normalised pixels."""
         qkv = split_heads(self.qkv_proxy(s), 3, self.heads)
         s = s + self.gamma1 * merge_heads(attend(qkv[0], qkv[1], qkv[2], self.scale))
-        q = split_heads(self.q_proxy(self.q_proxy_ln(s)), 1, self.heads)
+        q = to_heads(self.q_proxy(self.q_proxy_ln(s)), self.heads)
         kv = split_heads(self.kv_proxy(xn), 2, self.heads)
-        s = s + self.gamma2 * merge_heads(attend(q[0], kv[0], kv[1], self.scale))
+        s = s + self.gamma2 * merge_heads(attend(q, kv[0], kv[1], self.scale))
         return s + self.gamma3 * self.mlp_proxy(self.p_ln(s))
 
     def forward(self, xn, s):
         s = self.semantics(xn, s)
-        q = split_heads(self.q(xn), 1, self.heads)
+        q = to_heads(self.q(xn), self.heads)
         kv = split_heads(self.kv(self.proxy_ln(s)), 2, self.heads)
-        return self.proj(merge_heads(attend(q[0], kv[0], kv[1], self.scale))), s
+        return self.proj(merge_heads(attend(q, kv[0], kv[1], self.scale))), s
 
 
 class DualBlock(nn.Module):
@@ -165,9 +166,9 @@ class Attention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, z):
-        q = split_heads(self.q(z), 1, self.heads)
+        q = to_heads(self.q(z), self.heads)
         kv = split_heads(self.kv(z), 2, self.heads)
-        return self.proj(merge_heads(attend(q[0], kv[0], kv[1], self.scale)))
+        return self.proj(merge_heads(attend(q, kv[0], kv[1], self.scale)))
 
 
 class MergedMlp(ConvMlp):
@@ -211,9 +212,9 @@ class ClassAttention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, u):
-        q = split_heads(self.q(u[:, :1]), 1, self.heads)
+        q = to_heads(self.q(u[:, :1]), self.heads)
         kv = split_heads(self.kv(u), 2, self.heads)
-        return self.proj(merge_heads(attend(q[0] * self.scale, kv[0], kv[1], 1.0)))
+        return self.proj(merge_heads(attend(q * self.scale, kv[0], kv[1], 1.0)))
 
 
 class ClassBlock(nn.Module):

@@ -22,9 +22,7 @@ def to_onnx(model, input_size, path, opset=OPSET):
         # It says of itself that it is the old one, and of Python numbers that they are constants: they are to be.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        torch.onnx.export(
-            model, (image,), str(path), input_names=["image"], output_names=["logits"], opset_version=opset, dynamo=False
-        )
+        torch.onnx.export(model, (image,), str(path), input_names=["image"], output_names=["logits"], opset_version=opset, dynamo=False)
 
 
 def prepare(name, checkpoint=None, input_size=None, classes=None, seed=0, aux_head=True):

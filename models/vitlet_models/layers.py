@@ -3,7 +3,6 @@
 Layouts: an image map is N×C×H×W, as PyTorch's convolutions have it; tokens are N×T×C, the map's pixels row by row.
 """
 
-import torch
 from torch import nn
 
 # Every family writes some norms with PyTorch's default and others with 1e-6; each use says which and the spec's section.
@@ -26,6 +25,12 @@ def to_map(tokens, height, width):
     """N×HW×C → N×C×H×W."""
     batch, _, channels = tokens.shape
     return tokens.transpose(1, 2).reshape(batch, channels, height, width)
+
+
+def to_heads(x, heads):
+    """N×T×C → N×heads×T×d. The channels are in the order (head, d)."""
+    batch, length, channels = x.shape
+    return x.reshape(batch, length, heads, channels // heads).transpose(1, 2)
 
 
 def split_heads(x, parts, heads):

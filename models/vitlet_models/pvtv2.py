@@ -17,6 +17,7 @@ from vitlet_models.layers import (
     merge_heads,
     overlapping_patch_embed,
     split_heads,
+    to_heads,
     to_map,
     to_tokens,
 )
@@ -86,9 +87,9 @@ class Attention(nn.Module):
         return self.norm(to_tokens(self.sr(image)))
 
     def forward(self, x, height, width):
-        q = split_heads(self.q(x), 1, self.heads)
+        q = to_heads(self.q(x), self.heads)
         kv = split_heads(self.kv(self.reduce(x, height, width)), 2, self.heads)
-        return self.proj(merge_heads(attend(q[0], kv[0], kv[1], self.scale)))
+        return self.proj(merge_heads(attend(q, kv[0], kv[1], self.scale)))
 
 
 class Block(nn.Module):
