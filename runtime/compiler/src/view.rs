@@ -247,7 +247,7 @@ mod tests {
         assert!(!values.covers(49 * 320));
         assert_eq!(
             values.slice(1, 0, 1),
-            Some(values.clone()),
+            Some(values),
             "all of an axis of size 1"
         );
     }
