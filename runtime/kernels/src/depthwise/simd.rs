@@ -1,7 +1,7 @@
 //! 16 channels at a time.
 //!
-//! A 3×3 window (any stride) reads the image in place: weights, bias and scale of 16 channels stay in registers along a row; rows above and below
-//! the image are a row of pad bytes in scratch. Other windows, and pixels whose window crosses the left or right edge, are gathered into scratch first.
+//! A 3×3 window (any stride) reads the image in place: the weights of 16 channels stay in registers along a row; rows above and below the image are
+//! a row of pad bytes in scratch, columns left and right of it the pad bytes themselves. Other windows are gathered into scratch first.
 //!
 //! Products are added in pairs in 16 bits (2·127·128 fits), then widened. Channels past the last multiple of 16 are covered by a last block that
 //! overlaps its neighbour; where that is impossible (fewer than 16 channels) or wrong (adding to a residual twice) they run as the reference does.
@@ -11,7 +11,7 @@ use core::ops::Range;
 use super::Depthwise;
 use crate::gemm::NR;
 use crate::isa::{Isa, Reference, Routine, Vectorised};
-use crate::requantise::simd::Target;
+use crate::requantise::simd::{Form, Target, with_form};
 use crate::scratch::carve;
 use crate::{Out, SizeError};
 
@@ -90,12 +90,14 @@ impl Depthwise<'_> {
         first: usize,
     ) {
         let channels = self.pad.len();
-        let inner = self.inner_columns();
-        for block in 0..blocks {
-            let c = (block * BLOCK).min(channels - BLOCK);
-            self.inner_block(isa, buffers, oy, c, inner.clone(), first);
+        if self.shape.kernel == [3, 3] {
+            for block in 0..blocks {
+                let c = (block * BLOCK).min(channels - BLOCK);
+                self.line_block(isa, buffers, oy, c, first);
+            }
+            return;
         }
-        for ox in (0..inner.start).chain(inner.end..self.shape.out_w as usize) {
+        for ox in 0..self.shape.out_w as usize {
             self.shape.gather(buffers.x, self.pad, oy, ox, patch);
             for block in 0..blocks {
                 let c = (block * BLOCK).min(channels - BLOCK);
@@ -107,42 +109,20 @@ impl Depthwise<'_> {
         }
     }
 
-    /// Output columns whose 3×3 window lies between the left and the right edge; none for other windows.
-    fn inner_columns(&self) -> Range<usize> {
-        let (stride, left) = (self.shape.stride[1] as usize, self.shape.pad[1] as usize);
-        let room = (self.shape.in_w as usize + left).checked_sub(3);
-        match room {
-            Some(room) if self.shape.kernel == [3, 3] => {
-                let end = (room / stride + 1).min(self.shape.out_w as usize);
-                left.div_ceil(stride).min(end)..end
-            }
-            _ => 0..0,
-        }
-    }
-
-    /// 16 channels from `c` on, of the pixels `columns` of row `oy`, read in place.
+    /// 16 channels from `c` on of row `oy`, read in place.
     #[inline(always)]
-    fn inner_block<I: Isa>(
-        &self,
-        isa: I,
-        buffers: Buffers<'_>,
-        oy: usize,
-        c: usize,
-        columns: Range<usize>,
-        first: usize,
-    ) {
+    fn line_block<I: Isa>(&self, isa: I, buffers: Buffers<'_>, oy: usize, c: usize, first: usize) {
         let mut lines = [buffers.pad_row.as_ptr(); 3];
         for (ky, line) in lines.iter_mut().enumerate() {
             if let Some(start) = self.shape.pixel(self.shape.start(0, oy) + ky as isize, 0) {
                 *line = buffers.x[start..].as_ptr();
             }
         }
-        isa.call(InnerBlock {
+        isa.call(LineBlock {
             op: self,
             lines,
             target: buffers.target,
             c,
-            columns,
             first,
         });
     }
@@ -177,8 +157,10 @@ impl Depthwise<'_> {
                 let last = tap * channels + c;
                 acc = isa.tap(acc, x.add(last), isa.load_taps(w.add(last)));
             }
-            target.store_whole(isa, [acc[0]], scale[0], index, 0);
-            target.store_whole(isa, [acc[1]], scale[1], index + NR, 0);
+            with_form!(target, form => {
+                form.store(isa, [acc[0]], scale[0], index, 0);
+                form.store(isa, [acc[1]], scale[1], index + NR, 0);
+            });
         }
     }
 
@@ -202,79 +184,128 @@ impl Depthwise<'_> {
     }
 }
 
-/// 16 channels from `c` on, of the pixels `columns` of an output row that starts at element `first`. Whoever makes one promises: the lines are whole rows
-/// of the image or of padding, the window of every column lies between their ends, `c + 16` within the channels, and the row in the target.
-struct InnerBlock<'b, 'a> {
+/// 16 channels from `c` on, of an output row that starts at element `first`. Whoever makes one promises: the window is 3×3, the lines are whole
+/// rows of the image or of padding, `c + 16` lies within the channels, and the row in the target.
+struct LineBlock<'b, 'a> {
     op: &'b Depthwise<'a>,
     lines: [*const i8; 3],
     target: Target,
     c: usize,
-    columns: Range<usize>,
     first: usize,
 }
 
-impl Routine for InnerBlock<'_, '_> {
+impl Routine for LineBlock<'_, '_> {
     type Output = ();
 
     /// The form of the output is settled outside the loop.
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {
         // SAFETY: as promised.
+        unsafe { with_form!(self.target, form => self.pixels(isa, form)) };
+    }
+}
+
+impl LineBlock<'_, '_> {
+    /// Where the rows of input column `ix` are; left and right of the image, in the padding.
+    #[inline(always)]
+    fn rows(&self, ix: isize) -> [*const i8; 3] {
+        let (shape, pad) = (&self.op.shape, &self.op.pad);
+        if 0 <= ix && ix < shape.in_w as isize {
+            let offset = ix as usize * pad.len() + self.c;
+            self.lines.map(|line| line.wrapping_add(offset))
+        } else {
+            [pad[self.c..].as_ptr(); 3]
+        }
+    }
+
+    /// ```text
+    /// a, b = the first two columns of the first window
+    /// for each output pixel:
+    ///     c = the third column of its window
+    ///     store requantised (bias + weights · [a, b, c])
+    ///     a, b = b, c
+    /// ```
+    /// 1. With a stride of 1 a column is loaded (for SDOT: interleaved) once for three windows.
+    /// 2. Three pixels at a time: the columns change their roles, not their registers.
+    /// 3. Three addresses and one offset, not three addresses to be moved along.
+    ///
+    /// # Safety
+    /// As promised by whoever made `self`; `form` is that of `self.target`.
+    #[inline(always)]
+    unsafe fn pixels<I: Isa, F: Form>(self, isa: I, form: F) {
+        let (shape, channels) = (&self.op.shape, self.op.pad.len());
+        let (width, left) = (shape.out_w as usize, shape.start(1, 0));
+        // SAFETY: the caller's promise; `rows` are valid for 16 channels from `c` on.
         unsafe {
-            match self.target {
-                Target::S8 { y, zero_point, min } => {
-                    self.pixels(isa, Target::S8 { y, zero_point, min });
+            let pixel = Pixel {
+                weights: isa.load_window(self.op.weights.as_ptr().add(self.c), channels),
+                bias: self.op.requantise.bias.as_ptr().add(self.c),
+                scale: self.op.requantise.scale.as_ptr().add(self.c),
+                form,
+            };
+            let mut index = self.first + self.c;
+            if shape.stride[1] != 1 {
+                for ox in 0..width {
+                    let ix = shape.start(1, ox);
+                    let columns = [0, 1, 2].map(|kx| self.rows(ix + kx));
+                    let columns = [
+                        isa.load_column(columns[0]),
+                        isa.load_column(columns[1]),
+                        isa.load_column(columns[2]),
+                    ];
+                    pixel.store(isa, columns, index);
+                    index += channels;
                 }
-                Target::S8Whole { y, zero_point } => {
-                    self.pixels(isa, Target::S8Whole { y, zero_point });
-                }
-                Target::S16(y) => self.pixels(isa, Target::S16(y)),
-                Target::S16Add(y) => self.pixels(isa, Target::S16Add(y)),
-                Target::S32(y) => self.pixels(isa, Target::S32(y)),
+                return;
+            }
+            let mut a = isa.load_column(self.rows(left));
+            let mut b = isa.load_column(self.rows(left + 1));
+            // Pixels whose third column lies in the image: from the first on, since there is less padding than kernel.
+            let inside = (shape.in_w as isize - left - 2).clamp(0, width as isize) as usize;
+            let mut offset = (left + 2) * channels as isize + self.c as isize;
+            for _ in 0..inside / 3 {
+                offset = isa.opaque(offset);
+                let c = isa.load_column(self.lines.map(|line| line.offset(offset)));
+                pixel.store(isa, [a, b, c], index);
+                offset = isa.opaque(offset + channels as isize);
+                a = isa.load_column(self.lines.map(|line| line.offset(offset)));
+                pixel.store(isa, [b, c, a], index + channels);
+                offset = isa.opaque(offset + channels as isize);
+                b = isa.load_column(self.lines.map(|line| line.offset(offset)));
+                pixel.store(isa, [c, a, b], index + 2 * channels);
+                offset += channels as isize;
+                index += 3 * channels;
+            }
+            for ox in inside / 3 * 3..width {
+                let c = isa.load_column(self.rows(left + 2 + ox as isize));
+                pixel.store(isa, [a, b, c], index);
+                (a, b) = (b, c);
+                index += channels;
             }
         }
     }
 }
 
-impl InnerBlock<'_, '_> {
+/// What the pixels of 16 channels have in common.
+struct Pixel<I: Isa, F: Form> {
+    weights: I::Window,
+    bias: *const i32,
+    scale: *const f32,
+    form: F,
+}
+
+impl<I: Isa, F: Form> Pixel<I, F> {
     /// # Safety
-    /// As promised by whoever made `self`; `target` is `self.target`.
+    /// `bias` and `scale` are valid for 16 elements; what the columns were loaded from has not changed; 16 elements from `index` on lie in the output.
     #[inline(always)]
-    unsafe fn pixels<I: Isa>(self, isa: I, target: Target) {
-        let Self {
-            op,
-            lines,
-            c,
-            columns,
-            first,
-            ..
-        } = self;
-        let channels = op.pad.len();
-        let left = op.shape.start(1, columns.start);
+    unsafe fn store(&self, isa: I, columns: [I::Column; 3], index: usize) {
         // SAFETY: the caller's promise.
         unsafe {
-            let mut weights = [isa.load_taps(op.weights.as_ptr().add(c)); 9];
-            for (tap, weight) in weights.iter_mut().enumerate() {
-                *weight = isa.load_taps(op.weights.as_ptr().add(tap * channels + c));
-            }
-            let (bias, scale) = op.epilogue(isa, c);
-            let mut offset = left * channels as isize + c as isize;
-            let mut index = first + columns.start * channels + c;
-            for _ in columns {
-                // Three addresses and three offsets, not nine addresses to be moved along.
-                offset = isa.opaque(offset);
-                let at = |ky: usize, kx: usize| lines[ky].offset(offset + (kx * channels) as isize);
-                let mut acc = bias;
-                acc = isa.tap_pair(acc, [at(0, 0), at(0, 1)], [weights[0], weights[1]]);
-                acc = isa.tap_pair(acc, [at(0, 2), at(1, 0)], [weights[2], weights[3]]);
-                acc = isa.tap_pair(acc, [at(1, 1), at(1, 2)], [weights[4], weights[5]]);
-                acc = isa.tap_pair(acc, [at(2, 0), at(2, 1)], [weights[6], weights[7]]);
-                acc = isa.tap(acc, at(2, 2), weights[8]);
-                target.store_whole(isa, [acc[0]], scale[0], index, 0);
-                target.store_whole(isa, [acc[1]], scale[1], index + NR, 0);
-                offset += op.shape.stride[1] as isize * channels as isize;
-                index += channels;
-            }
+            let bias = [isa.load_i32(self.bias), isa.load_i32(self.bias.add(NR))];
+            let acc = isa.window(bias, columns, &self.weights);
+            let scale = [isa.load_f32(self.scale), isa.load_f32(self.scale.add(NR))];
+            self.form.store(isa, [acc[0]], scale[0], index, 0);
+            self.form.store(isa, [acc[1]], scale[1], index + NR, 0);
         }
     }
 }

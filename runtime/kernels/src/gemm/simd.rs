@@ -5,7 +5,7 @@
 
 use super::{Gemm, NR, padded_k};
 use crate::isa::{Isa, Routine};
-use crate::requantise::simd::Target;
+use crate::requantise::simd::{Form, Target, with_form};
 
 /// Rows of s8, `stride` apart, each readable to the padded K.
 #[derive(Clone, Copy)]
@@ -96,19 +96,7 @@ impl<const R: usize> Routine for WholePanels<'_, '_, R> {
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {
         // SAFETY: as promised.
-        unsafe {
-            match self.0.target {
-                Target::S8 { y, zero_point, min } => {
-                    self.0.panels(isa, Target::S8 { y, zero_point, min });
-                }
-                Target::S8Whole { y, zero_point } => {
-                    self.0.panels(isa, Target::S8Whole { y, zero_point });
-                }
-                Target::S16(y) => self.0.panels(isa, Target::S16(y)),
-                Target::S16Add(y) => self.0.panels(isa, Target::S16Add(y)),
-                Target::S32(y) => self.0.panels(isa, Target::S32(y)),
-            }
-        }
+        unsafe { with_form!(self.0.target, form => self.0.panels(isa, form)) };
     }
 }
 
@@ -126,8 +114,7 @@ impl<const R: usize> Routine for LastPanel<'_, '_, R> {
                 let x = work.x.from(group * R);
                 let (acc, scale) = Panels::new(work.gemm).tile::<I, R>(isa, x, n);
                 let first = work.first + group * R * columns + n;
-                work.target
-                    .store_part(isa, acc, scale, first, columns, columns - n);
+                with_form!(work.target, form => form.store_part(isa, acc, scale, first, columns, columns - n));
             }
         }
     }
@@ -135,9 +122,9 @@ impl<const R: usize> Routine for LastPanel<'_, '_, R> {
 
 impl<const R: usize> Groups<'_, '_, R> {
     /// # Safety
-    /// As promised by whoever made `self`; `target` is `self.target`.
+    /// As promised by whoever made `self`; `form` is that of `self.target`.
     #[inline(always)]
-    unsafe fn panels<I: Isa>(self, isa: I, target: Target) {
+    unsafe fn panels<I: Isa, F: Form>(self, isa: I, form: F) {
         let columns = self.gemm.n;
         let panels = Panels::new(self.gemm);
         for group in 0..self.groups {
@@ -149,7 +136,7 @@ impl<const R: usize> Groups<'_, '_, R> {
                 // SAFETY: as promised; `n` is the first column of a whole panel.
                 unsafe {
                     let (acc, scale) = panels.tile::<I, R>(isa, x, n);
-                    target.store_whole(isa, acc, scale, first + n, columns);
+                    form.store(isa, acc, scale, first + n, columns);
                 }
                 n += NR;
             }

@@ -27,6 +27,9 @@ impl Isa for Avx2 {
     type F32 = __m256;
     /// Widened to 16 × i16.
     type Taps = __m256i;
+    /// Where the three rows are: there are too few registers for a window.
+    type Column = [*const i8; 3];
+    type Window = [__m256i; 9];
     const ROWS: usize = 4;
 
     #[inline(always)]
@@ -186,6 +189,38 @@ impl Isa for Avx2 {
             let first = _mm256_mullo_epi16(load_wide(x[0]), w[0]);
             let second = _mm256_mullo_epi16(load_wide(x[1]), w[1]);
             add_wide(acc, _mm256_add_epi16(first, second))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_column(self, rows: [*const i8; 3]) -> [*const i8; 3] {
+        rows
+    }
+    #[inline(always)]
+    unsafe fn load_window(self, w: *const i8, channels: usize) -> [__m256i; 9] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut taps = [_mm256_setzero_si256(); 9];
+            for tap in 0..9 {
+                taps[tap] = load_wide(w.add(tap * channels));
+            }
+            taps
+        }
+    }
+    #[inline(always)]
+    unsafe fn window(
+        self,
+        mut acc: [__m256i; 2],
+        [x0, x1, x2]: [[*const i8; 3]; 3],
+        w: &[__m256i; 9],
+    ) -> [__m256i; 2] {
+        // SAFETY: what columns point to can be read, as `load_column`'s caller promised.
+        unsafe {
+            acc = self.tap_pair(acc, [x0[0], x1[0]], [w[0], w[1]]);
+            acc = self.tap_pair(acc, [x2[0], x0[1]], [w[2], w[3]]);
+            acc = self.tap_pair(acc, [x1[1], x2[1]], [w[4], w[5]]);
+            acc = self.tap_pair(acc, [x0[2], x1[2]], [w[6], w[7]]);
+            self.tap(acc, x2[2], w[8])
         }
     }
 

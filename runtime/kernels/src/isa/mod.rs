@@ -31,6 +31,10 @@ pub(crate) trait Isa: Copy {
     type F32: Copy;
     /// Depthwise weights of 16 channels.
     type Taps: Copy;
+    /// A column of a 3×3 depthwise window, 16 channels.
+    type Column: Copy;
+    /// Weights of a 3×3 depthwise window, 16 channels.
+    type Window: Copy;
     /// Rows of the largest tile: 8 or 4.
     const ROWS: usize;
 
@@ -148,6 +152,27 @@ pub(crate) trait Isa: Copy {
         acc: [Self::I32; 2],
         x: [*const i8; 2],
         w: [Self::Taps; 2],
+    ) -> [Self::I32; 2];
+
+    /// Loads a column from its three rows.
+    ///
+    /// # Safety
+    /// `rows` are valid for reading 16 elements.
+    unsafe fn load_column(self, rows: [*const i8; 3]) -> Self::Column;
+    /// Loads 9 taps of 16 channels that lie `channels` apart.
+    ///
+    /// # Safety
+    /// All of them can be read.
+    unsafe fn load_window(self, w: *const i8, channels: usize) -> Self::Window;
+    /// `acc + window · columns` for 16 channels, no weight −128.
+    ///
+    /// # Safety
+    /// What `columns` were loaded from has not changed.
+    unsafe fn window(
+        self,
+        acc: [Self::I32; 2],
+        columns: [Self::Column; 3],
+        window: &Self::Window,
     ) -> [Self::I32; 2];
 
     /// `init + a·b` for R ≤ [`Isa::ROWS`] rows and one panel of 8 columns. Rows or weights must not hold −128 both.

@@ -10,7 +10,7 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::{Isa, Routine, unroll};
+use super::{Isa, Routine, neon, neon_dotprod, unroll};
 use crate::{Neon, NeonDotprod};
 
 /// 8 lanes in two registers.
@@ -30,14 +30,16 @@ macro_rules! neon_ops {
     };
 }
 
-/// Both kernels share all but the tile.
+/// Both kernels share all but the tile and the depthwise window, which are in the module `$own`.
 macro_rules! neon {
-    ($token:ty, $features:literal, $rows:expr, $tile:path) => {
+    ($token:ty, $features:literal, $rows:expr, $own:ident) => {
         impl Isa for $token {
             type I16 = int16x8_t;
             type I32 = Pair<int32x4_t>;
             type F32 = Pair<float32x4_t>;
             type Taps = int8x16_t;
+            type Column = $own::Column;
+            type Window = $own::Window;
             const ROWS: usize = $rows;
 
             #[inline(always)]
@@ -198,14 +200,68 @@ macro_rules! neon {
                 b: *const i8,
             ) -> [Self::I32; R] {
                 // SAFETY: the caller's promise.
-                unsafe { $tile(self, init, a, stride, k, b) }
+                unsafe { $own::tile(self, init, a, stride, k, b) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_column(self, rows: [*const i8; 3]) -> $own::Column {
+                // SAFETY: the caller's promise.
+                unsafe { $own::load_column(rows) }
+            }
+            #[inline(always)]
+            unsafe fn load_window(self, w: *const i8, channels: usize) -> $own::Window {
+                // SAFETY: the caller's promise.
+                unsafe { $own::load_window(w, channels) }
+            }
+            #[inline(always)]
+            unsafe fn window(self, acc: [Self::I32; 2], columns: [$own::Column; 3], window: &$own::Window) -> [Self::I32; 2] {
+                $own::window(acc, columns, window)
             }
         }
     };
 }
 
-neon!(Neon, "neon", 4, tile);
-neon!(NeonDotprod, "neon,dotprod", 8, super::neon_dotprod::tile);
+neon!(Neon, "neon", 4, neon);
+neon!(NeonDotprod, "neon,dotprod", 8, neon_dotprod);
+
+/// Three rows of 16 channels.
+pub(super) type Column = [int8x16_t; 3];
+/// Nine taps of 16 channels.
+pub(super) type Window = [int8x16_t; 9];
+
+/// See [`Isa::load_column`].
+#[inline(always)]
+unsafe fn load_column(rows: [*const i8; 3]) -> Column {
+    // SAFETY: the caller's promise.
+    unsafe { [vld1q_s8(rows[0]), vld1q_s8(rows[1]), vld1q_s8(rows[2])] }
+}
+
+/// See [`Isa::load_window`].
+#[inline(always)]
+unsafe fn load_window(w: *const i8, channels: usize) -> Window {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut window = [vdupq_n_s8(0); 9];
+        for tap in 0..9 {
+            window[tap] = vld1q_s8(w.add(tap * channels));
+        }
+        window
+    }
+}
+
+/// See [`Isa::window`].
+#[inline(always)]
+fn window(
+    mut acc: [Pair<int32x4_t>; 2],
+    [x0, x1, x2]: [Column; 3],
+    w: &Window,
+) -> [Pair<int32x4_t>; 2] {
+    acc = tap_pair(acc, [x0[0], x1[0]], [w[0], w[1]]);
+    acc = tap_pair(acc, [x2[0], x0[1]], [w[2], w[3]]);
+    acc = tap_pair(acc, [x1[1], x2[1]], [w[4], w[5]]);
+    acc = tap_pair(acc, [x0[2], x1[2]], [w[6], w[7]]);
+    tap(acc, x2[2], w[8])
+}
 
 /// See [`Isa::tap`]. Assembly, here and below, because the compiler splits the weights into halves, which take twice the registers.
 #[inline(always)]
@@ -262,23 +318,25 @@ fn tap_pair(
 /// `p` is valid for reading and writing `n` elements.
 #[inline(always)]
 unsafe fn look_up(table: &[i8; 256], p: *mut i8, n: usize) {
-    // SAFETY: i + 16 ≤ n in the loop, and the table has 256 entries.
+    // SAFETY: i + 32 or i + 16 ≤ n in the loops, and the table has 256 entries.
     unsafe {
         let quarters = [0, 64, 128, 192].map(|first| table.as_ptr().add(first));
-        let (t0, t1) = (vld1q_s8_x4(quarters[0]), vld1q_s8_x4(quarters[1]));
-        let (t2, t3) = (vld1q_s8_x4(quarters[2]), vld1q_s8_x4(quarters[3]));
-        let step = vdupq_n_u8(64);
+        let tables = [
+            vld1q_s8_x4(quarters[0]),
+            vld1q_s8_x4(quarters[1]),
+            vld1q_s8_x4(quarters[2]),
+            vld1q_s8_x4(quarters[3]),
+        ];
         let mut i = 0;
+        while i + 32 <= n {
+            let at = p.add(i);
+            let index = [vld1q_s8(at), vld1q_s8(at.add(16))];
+            vst1q_s8(at, entries(&tables, index[0]));
+            vst1q_s8(at.add(16), entries(&tables, index[1]));
+            i += 32;
+        }
         while i + 16 <= n {
-            let mut index = vreinterpretq_u8_s8(vld1q_s8(p.add(i)));
-            let mut y = vqtbl4q_s8(t0, index);
-            index = vsubq_u8(index, step);
-            y = vqtbx4q_s8(y, t1, index);
-            index = vsubq_u8(index, step);
-            y = vqtbx4q_s8(y, t2, index);
-            index = vsubq_u8(index, step);
-            y = vqtbx4q_s8(y, t3, index);
-            vst1q_s8(p.add(i), y);
+            vst1q_s8(p.add(i), entries(&tables, vld1q_s8(p.add(i))));
             i += 16;
         }
         while i < n {
@@ -288,9 +346,25 @@ unsafe fn look_up(table: &[i8; 256], p: *mut i8, n: usize) {
     }
 }
 
+/// The entries of 16 bytes.
+#[inline(always)]
+fn entries(tables: &[int8x16x4_t; 4], bytes: int8x16_t) -> int8x16_t {
+    // SAFETY: register operations of the baseline instruction set.
+    unsafe {
+        let (mut index, step) = (vreinterpretq_u8_s8(bytes), vdupq_n_u8(64));
+        let mut y = vqtbl4q_s8(tables[0], index);
+        index = vsubq_u8(index, step);
+        y = vqtbx4q_s8(y, tables[1], index);
+        index = vsubq_u8(index, step);
+        y = vqtbx4q_s8(y, tables[2], index);
+        index = vsubq_u8(index, step);
+        vqtbx4q_s8(y, tables[3], index)
+    }
+}
+
 /// See [`Isa::tile`]. 4 rows in assembly, fewer in intrinsics.
 #[inline(always)]
-unsafe fn tile<const R: usize>(
+pub(super) unsafe fn tile<const R: usize>(
     token: Neon,
     init: *const i32,
     a: *const i8,

@@ -1,5 +1,7 @@
 //! The tile with SDOT (ARMv8.2): `sdot acc.4s, w.16b, x.4b[i]` adds 4 steps of K for 4 columns of one row. Per 16 steps of K and 8 rows:
 //! 8 loads of rows, 4 of weights, 64 SDOT, and 2 instructions of loop.
+//!
+//! A 3×3 depthwise window is three SDOT for 4 channels: the three bytes of a column lie side by side, and the fourth weight is 0.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -122,8 +124,8 @@ unsafe fn tile_8(
             "adds {i}, {i}, #16",
             sdots!("v10", "v11", "3"),
             "b.ne 2b",
-            x0 = in(reg) end.add(0 * stride),
-            x1 = in(reg) end.add(1 * stride),
+            x0 = in(reg) end,
+            x1 = in(reg) end.add(stride),
             x2 = in(reg) end.add(2 * stride),
             x3 = in(reg) end.add(3 * stride),
             x4 = in(reg) end.add(4 * stride),
@@ -171,6 +173,98 @@ unsafe fn step<const R: usize, const LANE: usize>(
         }
         acc
     }
+}
+
+/// Three rows of 16 channels, the rows of a channel side by side: `[4 vectors][4 channels][row 0, row 1, row 2, anything]`.
+pub(super) type Column = [int8x16_t; 4];
+/// Three columns of weights alike, with 0 for the fourth row.
+pub(super) type Window = [Column; 3];
+
+/// Interleaves four rows of 16 channels.
+#[inline(always)]
+fn interleave(r0: int8x16_t, r1: int8x16_t, r2: int8x16_t, r3: int8x16_t) -> Column {
+    // SAFETY: register operations of the baseline instruction set.
+    unsafe {
+        let pairs = |a, b| {
+            [
+                vreinterpretq_s16_s8(vzip1q_s8(a, b)),
+                vreinterpretq_s16_s8(vzip2q_s8(a, b)),
+            ]
+        };
+        let (upper, lower) = (pairs(r0, r1), pairs(r2, r3));
+        [
+            vreinterpretq_s8_s16(vzip1q_s16(upper[0], lower[0])),
+            vreinterpretq_s8_s16(vzip2q_s16(upper[0], lower[0])),
+            vreinterpretq_s8_s16(vzip1q_s16(upper[1], lower[1])),
+            vreinterpretq_s8_s16(vzip2q_s16(upper[1], lower[1])),
+        ]
+    }
+}
+
+/// See [`Isa::load_column`].
+#[inline(always)]
+pub(super) unsafe fn load_column(rows: [*const i8; 3]) -> Column {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let last = vld1q_s8(rows[2]);
+        interleave(vld1q_s8(rows[0]), vld1q_s8(rows[1]), last, last)
+    }
+}
+
+/// See [`Isa::load_window`].
+#[inline(always)]
+pub(super) unsafe fn load_window(w: *const i8, channels: usize) -> Window {
+    // SAFETY: the caller's promise; tap 3·ky + kx of 9.
+    unsafe {
+        let zero = vdupq_n_s8(0);
+        let mut window = [[zero; 4]; 3];
+        for kx in 0..3 {
+            let row = |ky: usize| w.add((3 * ky + kx) * channels);
+            window[kx] = interleave(vld1q_s8(row(0)), vld1q_s8(row(1)), vld1q_s8(row(2)), zero);
+        }
+        window
+    }
+}
+
+/// See [`Isa::window`]: one SDOT for 4 channels of a column.
+#[inline(always)]
+pub(super) fn window(
+    mut acc: [Pair<int32x4_t>; 2],
+    columns: [Column; 3],
+    window: &Window,
+) -> [Pair<int32x4_t>; 2] {
+    for kx in 0..3 {
+        let (x, w) = (columns[kx], window[kx]);
+        // SAFETY: the caller's token proves SDOT.
+        unsafe {
+            acc = [
+                Pair(
+                    sdot_all(acc[0].0, w[0], x[0]),
+                    sdot_all(acc[0].1, w[1], x[1]),
+                ),
+                Pair(
+                    sdot_all(acc[1].0, w[2], x[2]),
+                    sdot_all(acc[1].1, w[3], x[3]),
+                ),
+            ];
+        }
+    }
+    acc
+}
+
+/// `acc[j] += Σ_i w[4j + i] · x[4j + i]`.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn sdot_all(mut acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+    // SAFETY: one register operation; the feature is enabled on this function.
+    unsafe {
+        asm!(
+            "sdot {acc:v}.4s, {w:v}.16b, {x:v}.16b",
+            acc = inout(vreg) acc, w = in(vreg) w, x = in(vreg) x,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    acc
 }
 
 /// `acc[j] += Σ_i w[4j + i] · x[4·LANE + i]`. (The intrinsic, `vdotq_laneq_s32`, is not stable yet.)

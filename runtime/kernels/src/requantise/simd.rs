@@ -9,23 +9,172 @@ use crate::isa::{Isa, Routine, unroll};
 /// 2²²−1, beyond which `round` is not defined; only an s32 output can show it.
 const ROUND_MAX: f32 = 4_194_303.0;
 
+/// One of the output's forms, with where the output lies. A type for each form, so that a loop is compiled for it alone.
+pub(crate) trait Form: Copy {
+    type Element: Copy + Default;
+    /// The first element.
+    fn y(self) -> *mut Self::Element;
+    /// The same form, to elements elsewhere.
+    fn at(self, y: *mut Self::Element) -> Self;
+
+    /// Requantises R rows of 8 accumulators (bias included): row r goes to `first + r·pitch`.
+    ///
+    /// # Safety
+    /// Those elements lie in `out`.
+    unsafe fn store<I: Isa, const R: usize>(
+        self,
+        isa: I,
+        acc: [I::I32; R],
+        scale: I::F32,
+        first: usize,
+        pitch: usize,
+    );
+
+    /// As `store` for `count` < 8 columns, row by row through a buffer of 8 that starts as the output's elements.
+    ///
+    /// # Safety
+    /// As `store`.
+    #[inline(always)]
+    unsafe fn store_part<I: Isa, const R: usize>(
+        self,
+        isa: I,
+        acc: [I::I32; R],
+        scale: I::F32,
+        first: usize,
+        pitch: usize,
+        count: usize,
+    ) {
+        let mut rows = [0; NR * NR];
+        // SAFETY: the caller's promise, with count < 8; the buffers have 8 elements, for each of R ≤ 8 rows.
+        unsafe {
+            unroll!(R, r, {
+                isa.store_i32(rows.as_mut_ptr().add(r * NR), acc[r]);
+            });
+            for r in 0..R {
+                let y = self.y().add(first + r * pitch);
+                let mut buffer = [Self::Element::default(); NR];
+                core::ptr::copy_nonoverlapping(y, buffer.as_mut_ptr(), count);
+                let acc = isa.load_i32(rows.as_ptr().add(r * NR));
+                self.at(buffer.as_mut_ptr()).store(isa, [acc], scale, 0, 0);
+                core::ptr::copy_nonoverlapping(buffer.as_ptr(), y, count);
+            }
+        }
+    }
+}
+
+/// `scale` times the accumulators of a row.
+#[inline(always)]
+fn scaled<I: Isa>(isa: I, acc: I::I32, scale: I::F32) -> I::F32 {
+    isa.mul_f32(isa.to_f32(acc), scale)
+}
+
+/// [`Output::S8`].
+#[derive(Clone, Copy)]
+pub(crate) struct ToS8 {
+    y: *mut i8,
+    zero_point: i16,
+    min: i16,
+}
+
+/// [`Output::S8`] with min −128, which `sat8` brings about.
+#[derive(Clone, Copy)]
+pub(crate) struct ToWholeS8 {
+    y: *mut i8,
+    zero_point: i16,
+}
+
+/// [`Output::S16`].
+#[derive(Clone, Copy)]
+pub(crate) struct ToS16(*mut i16);
+
+/// [`Output::S16`], added to what is there.
+#[derive(Clone, Copy)]
+pub(crate) struct AddToS16(*mut i16);
+
+/// [`Output::S32`].
+#[derive(Clone, Copy)]
+pub(crate) struct ToS32(*mut i32);
+
+/// A [`Form`] of `$form`: how it is moved, and what it does with row `$r` (scaled: `$scaled`) and its place `$y`; `$constants` come first.
+macro_rules! form {
+    ($form:ty, $element:ty, |$self:ident| $y:expr, |$to:ident| $at:expr,
+     |$isa:ident, $scaled:ident, $place:ident| { $($constants:stmt;)* } $store:expr) => {
+        impl Form for $form {
+            type Element = $element;
+
+            #[inline(always)]
+            fn y($self) -> *mut $element {
+                $y
+            }
+
+            #[inline(always)]
+            fn at($self, $to: *mut $element) -> Self {
+                $at
+            }
+
+            #[inline(always)]
+            unsafe fn store<I: Isa, const R: usize>(
+                $self,
+                $isa: I,
+                acc: [I::I32; R],
+                scale: I::F32,
+                first: usize,
+                pitch: usize,
+            ) {
+                $($constants)*
+                unroll!(R, r, {
+                    let $scaled = scaled($isa, acc[r], scale);
+                    // SAFETY: the caller's promise.
+                    unsafe {
+                        let $place = $self.y().add(first + r * pitch);
+                        $store;
+                    }
+                });
+            }
+        }
+    };
+}
+
+form!(ToS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x, y| {
+    let (zero_point, min) = (isa.splat_i16(self.zero_point), isa.splat_i16(self.min));
+} isa.store_sat8(y, quantise8(isa, x, zero_point, min)));
+
+form!(ToWholeS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x, y| {
+    let zero_point = isa.splat_i16(self.zero_point);
+} isa.store_sat8(y, isa.add_sat_i16(isa.round_sat16(x), zero_point)));
+
+form!(ToS16, i16, |self| self.0, |y| Self(y), |isa, x, y| {} isa.store_i16(y, isa.round_sat16(x)));
+
+form!(AddToS16, i16, |self| self.0, |y| Self(y), |isa, x, y| {}
+    isa.store_i16(y, isa.add_sat_i16(isa.round_sat16(x), isa.load_i16(y))));
+
+form!(ToS32, i32, |self| self.0, |y| Self(y), |isa, x, y| {
+    let (low, high) = (isa.splat_f32(-ROUND_MAX), isa.splat_f32(ROUND_MAX));
+} isa.store_i32(y, isa.round_i32(isa.min_f32(isa.max_f32(x, low), high))));
+
 /// `out` and the params of its form, without lengths: the operation has checked them (`check_out`).
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
-    S8 {
-        y: *mut i8,
-        zero_point: i16,
-        min: i16,
-    },
-    /// With min −128, which `sat8` brings about.
-    S8Whole {
-        y: *mut i8,
-        zero_point: i16,
-    },
-    S16(*mut i16),
-    S16Add(*mut i16),
-    S32(*mut i32),
+    S8(ToS8),
+    WholeS8(ToWholeS8),
+    S16(ToS16),
+    S16Add(AddToS16),
+    S32(ToS32),
 }
+
+/// `$body` with `$form` bound to the target's form: compiled once for each.
+macro_rules! with_form {
+    ($target:expr, $form:ident => $body:expr) => {
+        match $target {
+            Target::S8($form) => $body,
+            Target::WholeS8($form) => $body,
+            Target::S16($form) => $body,
+            Target::S16Add($form) => $body,
+            Target::S32($form) => $body,
+        }
+    };
+}
+pub(crate) use with_form;
 
 impl Target {
     /// `out` has passed `requantise.check_out`.
@@ -37,119 +186,17 @@ impl Target {
             Output::S16 | Output::S32 => (0, i16::from(i8::MIN)),
         };
         match out {
-            Out::S8(y) if min == i16::from(i8::MIN) => Self::S8Whole {
-                y: y.as_mut_ptr(),
-                zero_point,
-            },
-            Out::S8(y) => Self::S8 {
-                y: y.as_mut_ptr(),
-                zero_point,
-                min,
-            },
-            Out::S16(y) => Self::S16(y.as_mut_ptr()),
-            Out::S16Add(y) => Self::S16Add(y.as_mut_ptr()),
-            Out::S32(y) => Self::S32(y.as_mut_ptr()),
-        }
-    }
-
-    /// Requantises R rows of 8 accumulators (bias included): row r goes to `first + r·pitch`.
-    ///
-    /// # Safety
-    /// Those elements lie in `out`.
-    #[inline(always)]
-    pub(crate) unsafe fn store_whole<I: Isa, const R: usize>(
-        self,
-        isa: I,
-        acc: [I::I32; R],
-        scale: I::F32,
-        first: usize,
-        pitch: usize,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self {
-                Self::S8 { y, zero_point, min } => {
-                    let (zero_point, min) = (isa.splat_i16(zero_point), isa.splat_i16(min));
-                    unroll!(R, r, {
-                        let scaled = isa.mul_f32(isa.to_f32(acc[r]), scale);
-                        isa.store_sat8(
-                            y.add(first + r * pitch),
-                            quantise8(isa, scaled, zero_point, min),
-                        );
-                    });
-                }
-                Self::S8Whole { y, zero_point } => {
-                    let zero_point = isa.splat_i16(zero_point);
-                    unroll!(R, r, {
-                        let scaled = isa.mul_f32(isa.to_f32(acc[r]), scale);
-                        let q = isa.add_sat_i16(isa.round_sat16(scaled), zero_point);
-                        isa.store_sat8(y.add(first + r * pitch), q);
-                    });
-                }
-                Self::S16(y) => unroll!(R, r, {
-                    let scaled = isa.mul_f32(isa.to_f32(acc[r]), scale);
-                    isa.store_i16(y.add(first + r * pitch), isa.round_sat16(scaled));
-                }),
-                Self::S16Add(y) => unroll!(R, r, {
-                    let y = y.add(first + r * pitch);
-                    let scaled = isa.mul_f32(isa.to_f32(acc[r]), scale);
-                    isa.store_i16(y, isa.add_sat_i16(isa.round_sat16(scaled), isa.load_i16(y)));
-                }),
-                Self::S32(y) => {
-                    let (low, high) = (isa.splat_f32(-ROUND_MAX), isa.splat_f32(ROUND_MAX));
-                    unroll!(R, r, {
-                        let scaled = isa.mul_f32(isa.to_f32(acc[r]), scale);
-                        let clamped = isa.min_f32(isa.max_f32(scaled, low), high);
-                        isa.store_i32(y.add(first + r * pitch), isa.round_i32(clamped));
-                    });
+            Out::S8(y) => {
+                let y = y.as_mut_ptr();
+                if min == i16::from(i8::MIN) {
+                    Self::WholeS8(ToWholeS8 { y, zero_point })
+                } else {
+                    Self::S8(ToS8 { y, zero_point, min })
                 }
             }
-        }
-    }
-
-    /// As `store_whole` for `count` < 8 columns, row by row through a buffer of 8.
-    ///
-    /// # Safety
-    /// As `store_whole`.
-    #[inline(always)]
-    pub(crate) unsafe fn store_part<I: Isa, const R: usize>(
-        self,
-        isa: I,
-        acc: [I::I32; R],
-        scale: I::F32,
-        first: usize,
-        pitch: usize,
-        count: usize,
-    ) {
-        /// Runs `store_whole` on a buffer that starts as the output's elements.
-        macro_rules! buffered {
-            ($y:expr, $zero:expr, $acc:expr, $form:expr) => {{
-                let mut buffer = [$zero; NR];
-                core::ptr::copy_nonoverlapping($y, buffer.as_mut_ptr(), count);
-                $form(buffer.as_mut_ptr()).store_whole(isa, [$acc], scale, 0, 0);
-                core::ptr::copy_nonoverlapping(buffer.as_ptr(), $y, count);
-            }};
-        }
-        let mut rows = [0; NR * NR];
-        // SAFETY: the caller's promise, with count < 8; the buffers have 8 elements, for each of R ≤ 8 rows.
-        unsafe {
-            unroll!(R, r, {
-                isa.store_i32(rows.as_mut_ptr().add(r * NR), acc[r]);
-            });
-            for r in 0..R {
-                let (acc, index) = (isa.load_i32(rows.as_ptr().add(r * NR)), first + r * pitch);
-                match self {
-                    Self::S8 { y, zero_point, min } => {
-                        buffered!(y.add(index), 0_i8, acc, |y| Self::S8 { y, zero_point, min });
-                    }
-                    Self::S8Whole { y, zero_point } => {
-                        buffered!(y.add(index), 0_i8, acc, |y| Self::S8Whole { y, zero_point });
-                    }
-                    Self::S16(y) => buffered!(y.add(index), 0_i16, acc, Self::S16),
-                    Self::S16Add(y) => buffered!(y.add(index), 0_i16, acc, Self::S16Add),
-                    Self::S32(y) => buffered!(y.add(index), 0_i32, acc, Self::S32),
-                }
-            }
+            Out::S16(y) => Self::S16(ToS16(y.as_mut_ptr())),
+            Out::S16Add(y) => Self::S16Add(AddToS16(y.as_mut_ptr())),
+            Out::S32(y) => Self::S32(ToS32(y.as_mut_ptr())),
         }
     }
 
@@ -166,7 +213,7 @@ impl Target {
         count: usize,
     ) {
         if let (
-            Self::S8 { y, .. } | Self::S8Whole { y, .. },
+            Self::S8(ToS8 { y, .. }) | Self::WholeS8(ToWholeS8 { y, .. }),
             Output::S8 {
                 table: Some(table), ..
             },
