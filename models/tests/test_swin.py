@@ -1,4 +1,7 @@
-"""Swin: its tables and masks, and its output against timm's and torchvision's with the same weights."""
+"""Swin: its tables and masks, and its output against timm's and torchvision's with the same weights.
+
+The networks are compared in f64, where an epsilon shows.
+"""
 
 import pytest
 import timm
@@ -97,27 +100,27 @@ def test_merging_order():
 )
 @torch.no_grad()
 def test_equals_timm(name, theirs, size):
-    theirs = timm.create_model(theirs, img_size=size).eval()
+    theirs = timm.create_model(theirs, img_size=size).double().eval()
     randomise(theirs, seed=3)
-    ours = registry.create(name, input_size=size)
+    ours = registry.create(name, input_size=size).double()
     load(ours, theirs.state_dict())
-    image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     expected = theirs(image)
     assert expected.abs().max() > 0.1
-    torch.testing.assert_close(ours(image), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(ours(image), expected, rtol=0, atol=1e-9)
 
 
 @torch.no_grad()
 def test_equals_torchvision():
-    theirs = torchvision.models.swin_t().eval()
+    theirs = torchvision.models.swin_t().double().eval()
     state = theirs.state_dict()
     index = state["features.1.0.attn.relative_position_index"].clone()
     assert torch.equal(index, swin.relative_position_index(7).flatten())
     randomise(theirs, seed=3)
-    ours = registry.create("swin_tiny_w7_224")
+    ours = registry.create("swin_tiny_w7_224").double()
     load(ours, theirs.state_dict())
-    image = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(ours(image), theirs(image), rtol=0, atol=1e-4)
+    image = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(ours(image), theirs(image), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("size", [(256, 256), (224, 200), (112, 112), (14, 224)])
