@@ -150,20 +150,8 @@ macro_rules! neon {
 
             #[inline(always)]
             unsafe fn sum_and_squares(self, p: *const i16, n: usize) -> (i32, u64) {
-                // SAFETY: i stays below n, and the caller promises n elements.
-                unsafe {
-                    let (mut sum, mut squares) = (vdupq_n_s32(0), [vdupq_n_u64(0); 2]);
-                    let mut i = 0;
-                    while i < n {
-                        let x = vld1q_s16(p.add(i));
-                        sum = vpadalq_s16(sum, x);
-                        let low = vmull_s16(vget_low_s16(x), vget_low_s16(x));
-                        squares[0] = vpadalq_u32(squares[0], vreinterpretq_u32_s32(low));
-                        squares[1] = vpadalq_u32(squares[1], vreinterpretq_u32_s32(vmull_high_s16(x, x)));
-                        i += 8;
-                    }
-                    (vaddvq_s32(sum), vaddvq_u64(vaddq_u64(squares[0], squares[1])))
-                }
+                // SAFETY: the caller's promise.
+                unsafe { sum_and_squares(p, n) }
             }
 
             #[inline(always)]
@@ -310,6 +298,48 @@ fn tap_pair(
         );
     }
     [Pair(a0, a1), Pair(a2, a3)]
+}
+
+/// See [`Isa::sum_and_squares`].
+#[inline(always)]
+unsafe fn sum_and_squares(p: *const i16, n: usize) -> (i32, u64) {
+    // SAFETY: i + 16 or i + 8 stay within n, a multiple of 8, and the caller promises n elements.
+    unsafe {
+        let (mut sum, mut squares) = (vdupq_n_s32(0), [vdupq_n_u64(0); 2]);
+        let mut i = 0;
+        while i + 16 <= n {
+            let x = [vld1q_s16(p.add(i)), vld1q_s16(p.add(i + 8))];
+            for x in x {
+                (sum, squares) = add_squares(sum, squares, x);
+            }
+            i += 16;
+        }
+        if i < n {
+            (sum, squares) = add_squares(sum, squares, vld1q_s16(p.add(i)));
+        }
+        (
+            vaddvq_s32(sum),
+            vaddvq_u64(vaddq_u64(squares[0], squares[1])),
+        )
+    }
+}
+
+/// One step of `sum_and_squares`.
+#[inline(always)]
+fn add_squares(
+    sum: int32x4_t,
+    squares: [uint64x2_t; 2],
+    x: int16x8_t,
+) -> (int32x4_t, [uint64x2_t; 2]) {
+    // SAFETY: register operations of the baseline instruction set.
+    unsafe {
+        let low = vreinterpretq_u32_s32(vmull_s16(vget_low_s16(x), vget_low_s16(x)));
+        let high = vreinterpretq_u32_s32(vmull_high_s16(x, x));
+        (
+            vpadalq_s16(sum, x),
+            [vpadalq_u32(squares[0], low), vpadalq_u32(squares[1], high)],
+        )
+    }
 }
 
 /// Looks bytes up in four tables of 64: TBL gives 0 outside its table, TBX leaves what is there; the index is moved down by 64 from table to table.

@@ -38,26 +38,18 @@ impl LayerNorm<'_> {
         let (variance, shift) = self.variance(sum, squares);
         let rstd = rstd(variance.isqrt() as u32, shift);
         for (c, &x) in x.iter().enumerate() {
-            self.store(x, c, sum, rstd, out, first + c);
+            let q = self.normalised(x, c, sum, rstd);
+            match out {
+                Out::S8(y) => y[first + c] = sat8(q),
+                Out::S16(y) => y[first + c] = sat16(q),
+                Out::S16Add(_) | Out::S32(_) => {}
+            }
         }
     }
 
-    /// Normalises one value into element `index` of `out`.
-    pub(super) fn store(
-        &self,
-        x: i16,
-        c: usize,
-        sum: i32,
-        rstd: f32,
-        out: &mut Out<'_>,
-        index: usize,
-    ) {
+    /// Channel `c` of a row with that sum and reciprocal deviation, rounded.
+    pub(super) fn normalised(&self, x: i16, c: usize, sum: i32, rstd: f32) -> i32 {
         let centred = (self.channels as i32 * i32::from(x) - sum) as f32;
-        let q = round(centred * rstd * self.gamma[c] + self.beta[c]);
-        match out {
-            Out::S8(y) => y[index] = sat8(q),
-            Out::S16(y) => y[index] = sat16(q),
-            Out::S16Add(_) | Out::S32(_) => {}
-        }
+        round(centred * rstd * self.gamma[c] + self.beta[c])
     }
 }
