@@ -10,7 +10,7 @@ use super::Attention;
 use super::exp2::{POLYNOMIAL, T_MAX};
 use super::view::View;
 use crate::gemm::simd::Rows;
-use crate::gemm::{NR, ROWS, packed_index, padded_k, padded_n};
+use crate::gemm::{K_STEP, NR, ROWS, packed_index, padded_k, padded_n};
 use crate::isa::{Isa, Routine, Vectorised, unroll};
 use crate::requantise::simd::quantise8;
 use crate::scratch::carve;
@@ -68,14 +68,45 @@ impl<'s> Workspace<'s> {
     }
 
     fn pack(&mut self, op: &Attention<'_>, head: usize, k: &[i8], v: &[i8]) {
+        let dim = padded_k(op.head_dim);
         for j in 0..op.keys {
             let key = &k[op.k.at(head, j)..][..op.head_dim];
-            for (d, &value) in key.iter().enumerate() {
-                self.keys[packed_index(j, d, padded_k(op.head_dim))] = value;
+            let first = packed_index(j, 0, dim);
+            let steps = self.keys[first..].chunks_mut(NR * K_STEP);
+            for (key, step) in key.chunks(K_STEP).zip(steps) {
+                match (key.first_chunk::<K_STEP>(), step.first_chunk_mut()) {
+                    (Some(key), Some(step)) => *step = *key,
+                    _ => step[..key.len()].copy_from_slice(key),
+                }
             }
-            let value = &v[op.v.at(head, j)..][..op.head_dim];
-            for (d, &value) in value.iter().enumerate() {
-                self.values[packed_index(d, j, padded_k(op.keys))] = value;
+        }
+        for j in (0..op.keys).step_by(K_STEP) {
+            self.pack_values(op, head, j, v);
+        }
+    }
+
+    /// The values of up to 4 keys from `j` on: a column's lie side by side.
+    fn pack_values(&mut self, op: &Attention<'_>, head: usize, j: usize, v: &[i8]) {
+        let row = |j: usize| &v[op.v.at(head, j)..][..op.head_dim];
+        let panels = self.values.chunks_exact_mut(NR * padded_k(op.keys));
+        let blocks = panels.map(|panel| &mut panel[j * NR..][..NR * K_STEP]);
+        if j + K_STEP > op.keys {
+            for (block, d) in blocks.zip((0..).step_by(NR)) {
+                for (index, j) in (j..op.keys).enumerate() {
+                    for (column, &value) in row(j)[d..].iter().take(NR).enumerate() {
+                        block[column * K_STEP + index] = value;
+                    }
+                }
+            }
+            return;
+        }
+        let rows = [row(j), row(j + 1), row(j + 2), row(j + 3)];
+        for (block, d) in blocks.zip((0..).step_by(NR)) {
+            let columns = block.chunks_exact_mut(K_STEP).take(op.head_dim - d);
+            for (column, d) in columns.zip(d..) {
+                for (value, row) in column.iter_mut().zip(rows) {
+                    *value = row[d];
+                }
             }
         }
     }

@@ -117,21 +117,41 @@ impl ConvShape {
         // Columns of the window inside the image: the same in every row.
         let first = left.max(0);
         let end = (left + self.kernel[1] as isize).min(self.in_w as isize);
-        let before = ((first - left) as usize * channels).min(patch.len());
+        let width = self.kernel[1] as usize * channels;
+        let before = ((first - left) as usize * channels).min(width);
         let inside = (end - first).max(0) as usize * channels;
-        for (ky, line) in patch
-            .chunks_exact_mut(self.kernel[1] as usize * channels)
-            .enumerate()
+        // All of it inside, as most are.
+        if let Some(first) = self.pixel(top, left)
+            && inside == width
+            && top + self.kernel[0] as isize <= self.in_h as isize
         {
+            let pitch = self.in_w as usize * channels;
+            for ky in 0..self.kernel[0] as usize {
+                copy_short(&x[first + ky * pitch..], &mut patch[ky * width..], width);
+            }
+            return;
+        }
+        for ky in 0..self.kernel[0] as usize {
+            // To the end of the patch, not of the line: later lines are written later.
+            let line = &mut patch[ky * width..];
             match self.pixel(top + ky as isize, first) {
                 Some(start) if inside > 0 => {
                     fill_pixels(&mut line[..before], pad);
-                    line[before..before + inside].copy_from_slice(&x[start..start + inside]);
-                    fill_pixels(&mut line[before + inside..], pad);
+                    copy_short(&x[start..], &mut line[before..], inside);
+                    fill_pixels(&mut line[before + inside..width], pad);
                 }
-                _ => fill_pixels(line, pad),
+                _ => fill_pixels(&mut line[..width], pad),
             }
         }
+    }
+}
+
+/// Copies `count` bytes; more, to what is written next, if that is one move of constant size.
+fn copy_short(from: &[i8], to: &mut [i8], count: usize) {
+    const MOVE: usize = 32;
+    match (from.get(..MOVE), to.get_mut(..MOVE)) {
+        (Some(from), Some(to)) if count <= MOVE => to.copy_from_slice(from),
+        _ => to[..count].copy_from_slice(&from[..count]),
     }
 }
 

@@ -21,17 +21,18 @@ impl PoolLinear<'_> {
         }
         let panels = self.gemm.weights.chunks_exact(NR * padded_k(self.gemm.k));
         for (panel, weights) in panels.enumerate() {
-            let mut acc = [0; NR];
+            // A sum for each place in the block, whose order the compiler can keep in vectors.
+            let mut places = [0; NR * K_STEP];
             for (x, block) in sums.chunks(K_STEP).zip(weights.chunks_exact(NR * K_STEP)) {
-                for (acc, weights) in acc.iter_mut().zip(block.chunks_exact(K_STEP)) {
-                    *acc += x
-                        .iter()
-                        .zip(weights)
-                        .map(|(x, &w)| x * i32::from(w))
-                        .sum::<i32>();
+                // K's padding has weights of 0, but no sums.
+                let mut step = [0; K_STEP];
+                step[..x.len()].copy_from_slice(x);
+                for (place, (sum, &w)) in places.iter_mut().zip(block).enumerate() {
+                    *sum += step[place % K_STEP] * i32::from(w);
                 }
             }
-            for (n, &acc) in (panel * NR..self.gemm.n).zip(&acc) {
+            let acc = places.chunks_exact(K_STEP).map(|of| of.iter().sum());
+            for (n, acc) in (panel * NR..self.gemm.n).zip(acc) {
                 self.gemm.requantise.store(acc, n, &mut out, n);
             }
         }
