@@ -323,10 +323,15 @@ impl Files {
             }
             (None, None) => return Ok(Vec::new()),
         };
+        let place = place.map_or_else(String::new, |path| path.display().to_string());
+        if let Some(label) = labels.iter().find(|l| l.contains(char::is_control)) {
+            return Err(invalid(format_args!(
+                "{place}: the label {label:?} has a control character; a label is one line of text"
+            )));
+        }
         if labels.len() == classes {
             return Ok(labels);
         }
-        let place = place.map_or_else(String::new, |path| path.display().to_string());
         let what = if self.labels.is_some() {
             "labels"
         } else {
@@ -415,7 +420,14 @@ impl Work<'_> {
         dataset: &Dataset,
         report: &mut Report<'_>,
     ) -> anyhow::Result<(Ranges, CalibrationRecord, LoweringRecord)> {
-        let photos = dataset.spread(self.args.calib_count);
+        let (count, classes) = (self.args.calib_count, dataset.classes.len());
+        if count < classes {
+            warn(format_args!(
+                "--calib-count {count} leaves {} of {classes} classes without a photo; give at least {classes}",
+                classes - count
+            ));
+        }
+        let photos = dataset.spread(count);
         let mut calibrator = self
             .model
             .calibrator(self.normalisation)

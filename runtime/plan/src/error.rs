@@ -193,6 +193,8 @@ pub enum Problem {
     Unaligned { field: &'static str, value: u32 },
     #[error("{field} does not fit this machine's address space")]
     TooLarge { field: &'static str },
+    #[error("{field} must be UTF-8 text without control characters")]
+    BadText { field: &'static str },
     #[error("{field} is not text inside the string section")]
     BadString { field: &'static str },
     #[error("{field} must be a finite, normal number in its range")]

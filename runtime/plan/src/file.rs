@@ -122,14 +122,14 @@ impl<'a> File<'a> {
                 },
             ));
         }
-        let strings = core::str::from_utf8(&bytes[strings]).map_err(|_| {
-            header_error(
-                header::STRINGS,
-                Problem::BadString {
-                    field: "string section",
-                },
-            )
-        })?;
+        // No control characters either: names and labels go into one-line messages and tables.
+        let strings = core::str::from_utf8(&bytes[strings])
+            .ok()
+            .filter(|text| !text.chars().any(char::is_control))
+            .ok_or_else(|| {
+                let field = "string section";
+                header_error(header::STRINGS, Problem::BadText { field })
+            })?;
         let file = File {
             bytes,
             tensors,

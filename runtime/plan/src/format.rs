@@ -11,7 +11,7 @@
 //! | ops | after the tensors | records of 32 words |
 //! | blobs | after the ops | records of 2 words |
 //! | labels | after the blobs | string references of 2 words |
-//! | strings | after the labels | UTF-8 text without terminators |
+//! | strings | after the labels | UTF-8 text without terminators or control characters |
 //! | data | next multiple of 64 | the arrays, each at a multiple of 64 |
 //!
 //! # Header

@@ -248,6 +248,19 @@ fn the_header_is_checked() {
 }
 
 #[test]
+fn text_has_no_control_characters() {
+    let plan = testing::tiny_plan(1);
+    let at = word(&plan, header::STRINGS) as usize & !3;
+    for byte in [b'\n', b'\r', 0x1b, 0] {
+        let text = u32::from_le_bytes([b'a', byte, b'b', b'c']);
+        assert!(matches!(
+            problem(&[(at + 4, text)]).2,
+            Problem::BadText { .. }
+        ));
+    }
+}
+
+#[test]
 fn labels_are_none_or_one_per_logit() {
     let shape = tensor_at(tiny::LOGITS, 6);
     assert!(matches!(

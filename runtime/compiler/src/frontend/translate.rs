@@ -133,7 +133,7 @@ fn translate(model: &TypedModel) -> Result<(SourceGraph, Vec<usize>), CompileErr
         ids[id] = Some(nodes.len());
         origins.push(id);
         nodes.push(SourceNode {
-            name: node.name.clone(),
+            name: printable(&node.name),
             op_name: node.op.name().to_string(),
             op,
             inputs,
@@ -161,6 +161,11 @@ fn translate(model: &TypedModel) -> Result<(SourceGraph, Vec<usize>), CompileErr
         },
         origins,
     ))
+}
+
+/// A file may hold any name; messages and plans have one line for it.
+fn printable(name: &str) -> String {
+    name.replace(char::is_control, "?")
 }
 
 fn static_shape(node: &TypedNode) -> Option<Vec<usize>> {
