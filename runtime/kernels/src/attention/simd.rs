@@ -301,40 +301,32 @@ impl Attention<'_> {
         head: &Head,
         first: usize,
     ) -> i32 {
-        // SAFETY: `j + 8` never exceeds the padded number of keys, the length of a row.
+        // SAFETY: `j + 16`, and `j + 8` for the last vector, never exceed the padded number of keys, the length of a row.
         unsafe {
             let logits = work.logits.as_ptr().add(first);
             let (high, low) = (
                 work.high.as_mut_ptr().add(first),
                 work.low.as_mut_ptr().add(first),
             );
-            let mut max = isa.load_i32(logits);
-            let mut j = NR;
-            while j < self.keys {
-                max = isa.max_i32(max, isa.load_i32(logits.add(j)));
-                j += NR;
+            let scale = isa.splat_f32(head.logit_scale);
+            let max = isa.splat_i32(max_logit(isa, logits, self.keys));
+            let (mut sum, mut j) = (isa.splat_i32(0), 0);
+            while j + 2 * NR <= self.keys {
+                let e = [
+                    exponentials(isa, logits.add(j), max, scale),
+                    exponentials(isa, logits.add(j + NR), max, scale),
+                ];
+                sum = isa.accumulate(isa.accumulate(sum, e[0]), e[1]);
+                isa.store_halves_pair(high.add(j), low.add(j), e);
+                j += 2 * NR;
             }
-            let (max, logit_scale) = (
-                isa.splat_i32(isa.reduce_max(max)),
-                isa.splat_f32(head.logit_scale),
-            );
-            let (low_bits, mut sum) = (isa.splat_i16(127), isa.splat_i32(0));
-            let mut j = 0;
             while j < self.keys {
-                let below = isa.mul_f32(
-                    isa.to_f32(isa.sub_i32(max, isa.load_i32(logits.add(j)))),
-                    logit_scale,
-                );
-                let mut e = exp2_neg(
-                    isa,
-                    isa.round_sat16(isa.min_f32(below, isa.splat_f32(T_MAX))),
-                );
+                let mut e = exponentials(isa, logits.add(j), max, scale);
                 if j + NR > self.keys {
                     e = isa.and_i16(e, isa.load_i16(head.mask.as_ptr()));
                 }
                 sum = isa.accumulate(sum, e);
-                isa.store_sat8(high.add(j), isa.shift_right_i16::<7>(e));
-                isa.store_sat8(low.add(j), isa.and_i16(e, low_bits));
+                isa.store_halves(high.add(j), low.add(j), e);
                 j += NR;
             }
             isa.reduce_add(sum)
@@ -378,6 +370,42 @@ impl Attention<'_> {
             d += NR;
         }
     }
+}
+
+/// The largest of `keys` logits.
+///
+/// # Safety
+/// `logits` is valid for reading `keys` rounded up to 8; those past the end are below all others.
+#[inline(always)]
+unsafe fn max_logit<I: Isa>(isa: I, logits: *const i32, keys: usize) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (mut max, mut j) = (isa.load_i32(logits), NR);
+        while j + NR < keys {
+            let two = isa.max_i32(
+                isa.load_i32(logits.add(j)),
+                isa.load_i32(logits.add(j + NR)),
+            );
+            max = isa.max_i32(max, two);
+            j += 2 * NR;
+        }
+        if j < keys {
+            max = isa.max_i32(max, isa.load_i32(logits.add(j)));
+        }
+        isa.reduce_max(max)
+    }
+}
+
+/// The exponentials of 8 logits.
+///
+/// # Safety
+/// `logits` is valid for reading 8.
+#[inline(always)]
+unsafe fn exponentials<I: Isa>(isa: I, logits: *const i32, max: I::I32, scale: I::F32) -> I::I16 {
+    // SAFETY: the caller's promise.
+    let below = isa.sub_i32(max, unsafe { isa.load_i32(logits) });
+    let t = isa.round_capped(isa.mul_f32(isa.to_f32(below), scale), T_MAX as i16);
+    exp2_neg(isa, t)
 }
 
 /// Stores the first `count` values, at most 8.

@@ -80,7 +80,28 @@ impl Isa for Avx2 {
         unsafe { _mm_storel_epi64(p.cast(), _mm_packs_epi16(v, v)) }
     }
 
+    #[inline(always)]
+    unsafe fn store_halves(self, high: *mut i8, low: *mut i8, v: __m128i) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.store_sat8(high, _mm_srai_epi16::<7>(v));
+            self.store_sat8(low, _mm_and_si128(v, _mm_set1_epi16(127)));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_halves_pair(self, high: *mut i8, low: *mut i8, v: [__m128i; 2]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.store_halves(high, low, v[0]);
+            self.store_halves(high.add(8), low.add(8), v[1]);
+        }
+    }
+
     avx2_ops! {
+        fn round_capped(a: __m256, cap: i16) -> __m128i {
+            let r = _mm256_cvtps_epi32(_mm256_min_ps(a, _mm256_set1_ps(f32::from(cap))));
+            _mm_packs_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256::<1>(r))
+        }
         fn sqrt(v: f64) -> f64 {
             let v = _mm_set_sd(v);
             _mm_cvtsd_f64(_mm_sqrt_sd(v, v))

@@ -67,6 +67,17 @@ pub(crate) trait Isa: Copy {
     /// `p` is valid for writing 8 elements.
     unsafe fn store_sat8(self, p: *mut i8, v: Self::I16);
 
+    /// Splits values of 14 bits: the upper 7 bits to `high`, the lower to `low`.
+    ///
+    /// # Safety
+    /// Both are valid for writing 8 elements.
+    unsafe fn store_halves(self, high: *mut i8, low: *mut i8, v: Self::I16);
+    /// As `store_halves` for 16 values.
+    ///
+    /// # Safety
+    /// Both are valid for writing 16 elements.
+    unsafe fn store_halves_pair(self, high: *mut i8, low: *mut i8, v: [Self::I16; 2]);
+
     fn splat_i16(self, v: i16) -> Self::I16;
     fn splat_i32(self, v: i32) -> Self::I32;
     fn splat_f32(self, v: f32) -> Self::F32;
@@ -104,6 +115,8 @@ pub(crate) trait Isa: Copy {
     fn round_i32(self, a: Self::F32) -> Self::I32;
     /// `sat16(round(a))` for |a| < 2³¹.
     fn round_sat16(self, a: Self::F32) -> Self::I16;
+    /// `round(min(a, cap))` for a ≥ 0 and cap < 2¹⁵, an integer.
+    fn round_capped(self, a: Self::F32, cap: i16) -> Self::I16;
 
     /// The f64 square root, correctly rounded.
     fn sqrt(self, v: f64) -> f64;

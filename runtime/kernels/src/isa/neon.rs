@@ -94,7 +94,30 @@ macro_rules! neon {
                 unsafe { vst1_s8(p, vqmovn_s16(v)) }
             }
 
+            #[inline(always)]
+            unsafe fn store_halves(self, high: *mut i8, low: *mut i8, v: int16x8_t) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    vst1_s8(high, vshrn_n_s16::<7>(v));
+                    vst1_s8(low, vmovn_s16(vandq_s16(v, vdupq_n_s16(127))));
+                }
+            }
+            #[inline(always)]
+            unsafe fn store_halves_pair(self, high: *mut i8, low: *mut i8, v: [int16x8_t; 2]) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    vst1q_s8(high, vshrn_high_n_s16::<7>(vshrn_n_s16::<7>(v[0]), v[1]));
+                    let bytes = vuzp1q_s8(vreinterpretq_s8_s16(v[0]), vreinterpretq_s8_s16(v[1]));
+                    vst1q_s8(low, vandq_s8(bytes, vdupq_n_s8(127)));
+                }
+            }
+
             neon_ops! {
+                fn round_capped(a: Pair<float32x4_t>, cap: i16) -> int16x8_t {
+                    // Conversion and narrowing saturate, above any cap.
+                    let r = vqmovn_high_s32(vqmovn_s32(vcvtnq_s32_f32(a.0)), vcvtnq_s32_f32(a.1));
+                    vminq_s16(r, vdupq_n_s16(cap))
+                }
                 fn sqrt(v: f64) -> f64 { vget_lane_f64::<0>(vsqrt_f64(vdup_n_f64(v))) }
                 fn splat_i16(v: i16) -> int16x8_t { vdupq_n_s16(v) }
                 fn splat_i32(v: i32) -> Pair<int32x4_t> { Pair(vdupq_n_s32(v), vdupq_n_s32(v)) }
