@@ -101,13 +101,13 @@ fn ranges_give_the_same_plan_again() {
     let sandbox = sandbox();
     let text = sandbox
         .run(&format!(
-            "{COMPILE} --calib calib --calib-count 7 --save-ranges ranges.json"
+            "{COMPILE} --calib calib --calib-count 13 --save-ranges ranges.json"
         ))
         .succeeded()
         .stdout;
     for part in [
         "squash to 32x32, bilinear with antialias, mean 0.485,0.456,0.406",
-        "7 of 20 photos",
+        "13 of 20 photos",
         "class-9",
         "limit 1e-4",
     ] {
@@ -253,10 +253,20 @@ fn photos_that_cannot_be_read() {
 }
 
 #[test]
+fn classes_without_a_calibration_photo_are_named() {
+    let ran = sandbox().run(&format!("{COMPILE} --calib calib --calib-count 7"));
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(
+        ran.stderr,
+        "vitlet: warning: --calib-count 7 leaves 3 of 10 classes without a photo; give at least 10\n"
+    );
+}
+
+#[test]
 fn a_full_disk_leaves_nothing() {
     let sandbox = sandbox();
     let before = sandbox.names(".");
-    let ran = sandbox.run_on_full_disk(&format!("{COMPILE} --calib calib --calib-count 1"));
+    let ran = sandbox.run_on_full_disk(&format!("{COMPILE} --calib calib --calib-count 10"));
     ran.failed(1, &["out.vitlet: cannot be written: File too large"]);
     assert_eq!(sandbox.names("."), before);
 }

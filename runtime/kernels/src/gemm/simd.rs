@@ -4,7 +4,7 @@
 //! rows.
 
 use super::{Gemm, NR, padded_k};
-use crate::isa::{Isa, Routine};
+use crate::isa::{Isa, Routine, unroll};
 use crate::requantise::simd::{Form, Target, with_form};
 
 /// Rows of s8, `stride` apart, each readable to the padded K.
@@ -31,7 +31,9 @@ impl Gemm<'_> {
         // SAFETY: `done` never exceeds `count`.
         unsafe {
             let mut done = 0;
-            if I::ROWS == 8 {
+            if I::WIDE && self.n.is_multiple_of(2 * NR) {
+                // The groups of 4 below.
+            } else if I::ROWS == 8 {
                 done = self.groups::<I, 8>(isa, x, count, target, first);
             }
             let at = |done: usize| first + done * self.n;
@@ -132,6 +134,21 @@ impl<const R: usize> Groups<'_, '_, R> {
             let x = unsafe { self.x.from(group * R) };
             let first = self.first + group * R * columns;
             let mut n = 0;
+            if I::WIDE && R == 4 {
+                while n + 2 * NR <= columns {
+                    // SAFETY: as promised; `n` is the first column of two whole panels.
+                    unsafe {
+                        let ([left, right], scale) = panels.tile_wide(isa, x, n);
+                        // Row by row: neighbours can be stored together.
+                        unroll!(R, r, {
+                            let y = first + n + r * columns;
+                            form.store(isa, [left[r % 4]], scale[0], y, 0);
+                            form.store(isa, [right[r % 4]], scale[1], y + NR, 0);
+                        });
+                    }
+                    n += 2 * NR;
+                }
+            }
             while n + NR <= columns {
                 // SAFETY: as promised; `n` is the first column of a whole panel.
                 unsafe {
@@ -180,6 +197,28 @@ impl Panels {
             let weights = self.weights.add(n * self.k);
             let acc = isa.tile::<R>(self.bias.add(n), x.first, x.stride, self.k, weights);
             (acc, isa.load_f32(self.scale.add(n)))
+        }
+    }
+}
+
+impl Panels {
+    /// As `tile` for 4 rows, and two panels from column `n` on.
+    ///
+    /// # Safety
+    /// As `tile`, and `n + 8` lies below the number of columns.
+    #[inline(always)]
+    unsafe fn tile_wide<I: Isa>(
+        self,
+        isa: I,
+        x: Rows,
+        n: usize,
+    ) -> ([[I::I32; 4]; 2], [I::F32; 2]) {
+        // SAFETY: as in `tile`.
+        unsafe {
+            let weights = self.weights.add(n * self.k);
+            let acc = isa.tile_wide(self.bias.add(n), x.first, x.stride, self.k, weights);
+            let scale = self.scale.add(n);
+            (acc, [isa.load_f32(scale), isa.load_f32(scale.add(NR))])
         }
     }
 }

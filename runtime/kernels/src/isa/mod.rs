@@ -37,6 +37,8 @@ pub(crate) trait Isa: Copy {
     type Window: Copy;
     /// Rows of the largest tile: 8 or 4.
     const ROWS: usize;
+    /// Whether `tile_wide` is better than a tile of all rows.
+    const WIDE: bool = false;
 
     /// Runs `routine` as a function of its own: hot loops get all registers, and loops around them cannot spoil them.
     fn call<R: Routine>(self, routine: R) -> R::Output;
@@ -200,6 +202,27 @@ pub(crate) trait Isa: Copy {
         k: usize,
         b: *const i8,
     ) -> [Self::I32; R];
+    /// As `tile` for 4 rows and two panels that follow each other, if that is better than 8 rows and one: 16 values of `init`, 16·k of `b`.
+    ///
+    /// # Safety
+    /// As `tile`.
+    #[inline(always)]
+    unsafe fn tile_wide(
+        self,
+        init: *const i32,
+        a: *const i8,
+        stride: usize,
+        k: usize,
+        b: *const i8,
+    ) -> [[Self::I32; 4]; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            [
+                self.tile::<4>(init, a, stride, k, b),
+                self.tile::<4>(init.add(8), a, stride, k, b.add(8 * k)),
+            ]
+        }
+    }
 }
 
 /// Code over [`Isa`] that can be compiled as a function of its own for each instruction set.

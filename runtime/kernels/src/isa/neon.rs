@@ -32,7 +32,7 @@ macro_rules! neon_ops {
 
 /// Both kernels share all but the tile and the depthwise window, which are in the module `$own`.
 macro_rules! neon {
-    ($token:ty, $features:literal, $rows:expr, $own:ident) => {
+    ($token:ty, $features:literal, $rows:expr, $own:ident $(, $wide:path)?) => {
         impl Isa for $token {
             type I16 = int16x8_t;
             type I32 = Pair<int32x4_t>;
@@ -214,6 +214,23 @@ macro_rules! neon {
                 unsafe { $own::tile(self, init, a, stride, k, b) }
             }
 
+            $(
+                const WIDE: bool = true;
+
+                #[inline(always)]
+                unsafe fn tile_wide(
+                    self,
+                    init: *const i32,
+                    a: *const i8,
+                    stride: usize,
+                    k: usize,
+                    b: *const i8,
+                ) -> [[Self::I32; 4]; 2] {
+                    // SAFETY: the caller's promise.
+                    unsafe { $wide(init, a, stride, k, b) }
+                }
+            )?
+
             #[inline(always)]
             unsafe fn load_column(self, rows: [*const i8; 3]) -> $own::Column {
                 // SAFETY: the caller's promise.
@@ -233,7 +250,13 @@ macro_rules! neon {
 }
 
 neon!(Neon, "neon", 4, neon);
-neon!(NeonDotprod, "neon,dotprod", 8, neon_dotprod);
+neon!(
+    NeonDotprod,
+    "neon,dotprod",
+    8,
+    neon_dotprod,
+    neon_dotprod::tile_wide
+);
 
 /// Three rows of 16 channels.
 pub(super) type Column = [int8x16_t; 3];

@@ -175,6 +175,131 @@ unsafe fn step<const R: usize, const LANE: usize>(
     }
 }
 
+/// 4 steps of K for 4 rows × 16 columns: weights of columns 0–3, 4–7, 8–11 and 12–15 times bytes 4·lane.. of the rows.
+macro_rules! wide_sdots {
+    ([$x0:literal, $x1:literal, $x2:literal, $x3:literal], $w0:literal, $w1:literal, $w2:literal, $w3:literal, $lane:literal) => {
+        concat!(
+            sdots!(@ "v16", "v17", $x0, $w0, $w1, $lane),
+            sdots!(@ "v18", "v19", $x0, $w2, $w3, $lane),
+            sdots!(@ "v20", "v21", $x1, $w0, $w1, $lane),
+            sdots!(@ "v22", "v23", $x1, $w2, $w3, $lane),
+            sdots!(@ "v24", "v25", $x2, $w0, $w1, $lane),
+            sdots!(@ "v26", "v27", $x2, $w2, $w3, $lane),
+            sdots!(@ "v28", "v29", $x3, $w0, $w1, $lane),
+            sdots!(@ "v30", "v31", $x3, $w2, $w3, $lane),
+        )
+    };
+}
+
+/// 4 rows × 16 columns: see [`Isa::tile_wide`].
+///
+/// ```text
+/// accumulators of each row = initial values
+/// while 32 steps of K are left: rows = 32 bytes of each row; for each 4 of them: weights of both panels, SDOT
+/// if 16 steps are left: the same with 16 bytes
+/// ```
+/// 1. Rows, too, are read by pairs of registers: 20 loads for 128 SDOT, where 8 × 8 takes 24.
+/// 2. Weights are read 16 SDOT before their use.
+///
+/// | v0–v7 | v8–v15 | v16–v31 |
+/// |---|---|---|
+/// | rows, 32 steps each | weights: 4 steps of 16 columns, then the next 4 | accumulators, 4 for each row |
+///
+/// # Safety
+/// As [`Isa::tile_wide`].
+#[inline(always)]
+pub(super) unsafe fn tile_wide(
+    init: *const i32,
+    a: *const i8,
+    stride: usize,
+    k: usize,
+    b: *const i8,
+) -> [[Pair<int32x4_t>; 4]; 2] {
+    let (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15);
+    // SAFETY: k is a positive multiple of 16; k bytes of each row, 16·k weights and 16 initial values are read, as promised. The caller's token
+    // proves SDOT.
+    unsafe {
+        asm!(
+            "ldp q16, q17, [{init}]",
+            "ldp q18, q19, [{init}, #32]",
+            "ldp q20, q21, [{init}]",
+            "ldp q22, q23, [{init}, #32]",
+            "ldp q24, q25, [{init}]",
+            "ldp q26, q27, [{init}, #32]",
+            "ldp q28, q29, [{init}]",
+            "ldp q30, q31, [{init}, #32]",
+            "subs {k}, {k}, #32",
+            "b.lo 3f",
+            "2:",
+            "ldp q8, q9, [{w}], #32",
+            "ldp q10, q11, [{v}], #32",
+            "ldp q0, q1, [{x0}], #32",
+            "ldp q2, q3, [{x1}], #32",
+            "ldp q4, q5, [{x2}], #32",
+            "ldp q6, q7, [{x3}], #32",
+            "ldp q12, q13, [{w}], #32",
+            "ldp q14, q15, [{v}], #32",
+            wide_sdots!(["v0", "v2", "v4", "v6"], "v8", "v9", "v10", "v11", "0"),
+            "ldp q8, q9, [{w}], #32",
+            "ldp q10, q11, [{v}], #32",
+            wide_sdots!(["v0", "v2", "v4", "v6"], "v12", "v13", "v14", "v15", "1"),
+            "ldp q12, q13, [{w}], #32",
+            "ldp q14, q15, [{v}], #32",
+            wide_sdots!(["v0", "v2", "v4", "v6"], "v8", "v9", "v10", "v11", "2"),
+            wide_sdots!(["v0", "v2", "v4", "v6"], "v12", "v13", "v14", "v15", "3"),
+            "ldp q8, q9, [{w}], #32",
+            "ldp q10, q11, [{v}], #32",
+            "ldp q12, q13, [{w}], #32",
+            "ldp q14, q15, [{v}], #32",
+            wide_sdots!(["v1", "v3", "v5", "v7"], "v8", "v9", "v10", "v11", "0"),
+            "ldp q8, q9, [{w}], #32",
+            "ldp q10, q11, [{v}], #32",
+            wide_sdots!(["v1", "v3", "v5", "v7"], "v12", "v13", "v14", "v15", "1"),
+            "ldp q12, q13, [{w}], #32",
+            "ldp q14, q15, [{v}], #32",
+            wide_sdots!(["v1", "v3", "v5", "v7"], "v8", "v9", "v10", "v11", "2"),
+            wide_sdots!(["v1", "v3", "v5", "v7"], "v12", "v13", "v14", "v15", "3"),
+            "subs {k}, {k}, #32",
+            "b.hs 2b",
+            "3:",
+            "cmn {k}, #32",
+            "b.eq 4f",
+            "ldp q8, q9, [{w}], #32",
+            "ldp q10, q11, [{v}], #32",
+            "ldr q0, [{x0}]",
+            "ldr q2, [{x1}]",
+            "ldr q4, [{x2}]",
+            "ldr q6, [{x3}]",
+            "ldp q12, q13, [{w}], #32",
+            "ldp q14, q15, [{v}], #32",
+            wide_sdots!(["v0", "v2", "v4", "v6"], "v8", "v9", "v10", "v11", "0"),
+            "ldp q8, q9, [{w}], #32",
+            "ldp q10, q11, [{v}], #32",
+            wide_sdots!(["v0", "v2", "v4", "v6"], "v12", "v13", "v14", "v15", "1"),
+            "ldp q12, q13, [{w}], #32",
+            "ldp q14, q15, [{v}], #32",
+            wide_sdots!(["v0", "v2", "v4", "v6"], "v8", "v9", "v10", "v11", "2"),
+            wide_sdots!(["v0", "v2", "v4", "v6"], "v12", "v13", "v14", "v15", "3"),
+            "4:",
+            x0 = inout(reg) a => _,
+            x1 = inout(reg) a.add(stride) => _,
+            x2 = inout(reg) a.add(2 * stride) => _,
+            x3 = inout(reg) a.add(3 * stride) => _,
+            w = inout(reg) b => _,
+            v = inout(reg) b.add(8 * k) => _,
+            k = inout(reg) k => _,
+            init = in(reg) init,
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v12") _, out("v13") _, out("v14") _, out("v15") _,
+            out("v16") s0, out("v17") s1, out("v18") s2, out("v19") s3, out("v20") s4, out("v21") s5, out("v22") s6, out("v23") s7, out("v24") s8, out("v25") s9, out("v26") s10, out("v27") s11, out("v28") s12, out("v29") s13, out("v30") s14, out("v31") s15,
+            options(pure, readonly, nostack),
+        );
+    }
+    [
+        [Pair(s0, s1), Pair(s4, s5), Pair(s8, s9), Pair(s12, s13)],
+        [Pair(s2, s3), Pair(s6, s7), Pair(s10, s11), Pair(s14, s15)],
+    ]
+}
+
 /// Three rows of 16 channels, the rows of a channel side by side: `[4 vectors][4 channels][row 0, row 1, row 2, anything]`.
 pub(super) type Column = [int8x16_t; 4];
 /// Three columns of weights alike, with 0 for the fourth row.
