@@ -344,6 +344,11 @@ impl Attention<'_> {
         y: *mut i8,
     ) {
         let pitch = padded_k(self.keys);
+        // Keys in tiles of 16, and the last few in steps of 4.
+        let (whole, steps) = match (self.keys & !15, (self.keys & 15).div_ceil(K_STEP)) {
+            (0, _) | (_, 4) => (pitch, 0),
+            split => split,
+        };
         let weight = isa.splat_f32(128.0);
         let zero_point = isa.splat_i16(i16::from(self.quantisation.zero_point));
         let min = isa.splat_i16(i16::from(self.quantisation.min));
@@ -352,8 +357,13 @@ impl Attention<'_> {
             // SAFETY: the caller's promises; `d` is a multiple of 8 below the padded head size.
             unsafe {
                 let values = work.values.as_ptr().add(d * pitch);
-                let high = isa.tile::<R>(ZEROS.as_ptr(), work.high.as_ptr(), pitch, pitch, values);
-                let low = isa.tile::<R>(ZEROS.as_ptr(), work.low.as_ptr(), pitch, pitch, values);
+                let rest = values.add(NR * whole);
+                let plane = work.high.as_ptr();
+                let high = isa.tile::<R>(ZEROS.as_ptr(), plane, pitch, whole, values);
+                let high = isa.tile_steps::<R>(high, plane.add(whole), pitch, steps, rest);
+                let plane = work.low.as_ptr();
+                let low = isa.tile::<R>(ZEROS.as_ptr(), plane, pitch, whole, values);
+                let low = isa.tile_steps::<R>(low, plane.add(whole), pitch, steps, rest);
                 unroll!(R, r, {
                     let high = isa.mul_f32(isa.to_f32(high[r]), weight);
                     let mixed = isa.add_f32(high, isa.to_f32(low[r]));

@@ -273,12 +273,47 @@ impl Isa for Avx2 {
             }
             let mut sums = [init; R];
             for r in 0..R {
-                // Columns 0, 1, 4, 5, 2, 3, 6, 7.
-                let joined = _mm256_hadd_epi32(acc[r][0], acc[r][1]);
-                sums[r] = _mm256_add_epi32(init, _mm256_permute4x64_epi64::<0b11_01_10_00>(joined));
+                sums[r] = _mm256_add_epi32(init, join(acc[r][0], acc[r][1]));
             }
             sums
         }
+    }
+
+    #[inline(always)]
+    unsafe fn tile_steps<const R: usize>(
+        self,
+        mut acc: [__m256i; R],
+        a: *const i8,
+        stride: usize,
+        steps: usize,
+        b: *const i8,
+    ) -> [__m256i; R] {
+        // SAFETY: the caller promises 4 elements of every row and 32 weights for each step.
+        unsafe {
+            for i in 0..steps {
+                let (w0, w1) = (load_wide(b.add(32 * i)), load_wide(b.add(32 * i + 16)));
+                for r in 0..R {
+                    let bytes = a.add(r * stride + 4 * i).cast::<i32>().read_unaligned();
+                    let x = _mm256_cvtepi8_epi16(_mm_set1_epi32(bytes));
+                    acc[r] = _mm256_add_epi32(
+                        acc[r],
+                        join(_mm256_madd_epi16(x, w0), _mm256_madd_epi16(x, w1)),
+                    );
+                }
+            }
+            acc
+        }
+    }
+}
+
+/// Sums of neighbours, for columns 0–3 and 4–7.
+#[inline(always)]
+unsafe fn join(low: __m256i, high: __m256i) -> __m256i {
+    // SAFETY: only register operations, of instructions the callers' tokens prove.
+    unsafe {
+        // Columns 0, 1, 4, 5, 2, 3, 6, 7.
+        let joined = _mm256_hadd_epi32(low, high);
+        _mm256_permute4x64_epi64::<0b11_01_10_00>(joined)
     }
 }
 

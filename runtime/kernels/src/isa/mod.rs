@@ -202,6 +202,18 @@ pub(crate) trait Isa: Copy {
         k: usize,
         b: *const i8,
     ) -> [Self::I32; R];
+    /// `acc + a·b` for `steps` times 4 of K, as `tile`.
+    ///
+    /// # Safety
+    /// Every row `a + r·stride` is valid for reading 4·steps elements, and `b` for 32·steps.
+    unsafe fn tile_steps<const R: usize>(
+        self,
+        acc: [Self::I32; R],
+        a: *const i8,
+        stride: usize,
+        steps: usize,
+        b: *const i8,
+    ) -> [Self::I32; R];
     /// As `tile` for 4 rows and two panels that follow each other, if that is better than 8 rows and one: 16 values of `init`, 16·k of `b`.
     ///
     /// # Safety

@@ -214,6 +214,19 @@ macro_rules! neon {
                 unsafe { $own::tile(self, init, a, stride, k, b) }
             }
 
+            #[inline(always)]
+            unsafe fn tile_steps<const R: usize>(
+                self,
+                acc: [Self::I32; R],
+                a: *const i8,
+                stride: usize,
+                steps: usize,
+                b: *const i8,
+            ) -> [Self::I32; R] {
+                // SAFETY: the caller's promise.
+                unsafe { $own::tile_steps(acc, a, stride, steps, b) }
+            }
+
             $(
                 const WIDE: bool = true;
 
@@ -637,6 +650,37 @@ unsafe fn tile_few<const R: usize>(
                 );
             });
             i += 16;
+        }
+        acc
+    }
+}
+
+/// See [`Isa::tile_steps`].
+#[inline(always)]
+unsafe fn tile_steps<const R: usize>(
+    mut acc: [Pair<int32x4_t>; R],
+    a: *const i8,
+    stride: usize,
+    steps: usize,
+    b: *const i8,
+) -> [Pair<int32x4_t>; R] {
+    // SAFETY: the caller promises 4 elements of every row and 32 weights for each step.
+    unsafe {
+        for i in 0..steps {
+            let (w0, w1) = (vld1q_s8(b.add(32 * i)), vld1q_s8(b.add(32 * i + 16)));
+            unroll!(R, r, {
+                let bytes = a.add(r * stride + 4 * i).cast::<i32>().read_unaligned();
+                let x = vreinterpretq_s8_s32(vdupq_n_s32(bytes));
+                let low = vget_low_s8(x);
+                let p0 = vpaddlq_s16(vmull_s8(vget_low_s8(w0), low));
+                let p1 = vpaddlq_s16(vmull_high_s8(w0, x));
+                let p2 = vpaddlq_s16(vmull_s8(vget_low_s8(w1), low));
+                let p3 = vpaddlq_s16(vmull_high_s8(w1, x));
+                acc[r] = Pair(
+                    vaddq_s32(acc[r].0, vpaddq_s32(p0, p1)),
+                    vaddq_s32(acc[r].1, vpaddq_s32(p2, p3)),
+                );
+            });
         }
         acc
     }

@@ -152,6 +152,29 @@ unsafe fn tile_8(
     ]
 }
 
+/// See [`Isa::tile_steps`].
+#[inline(always)]
+pub(super) unsafe fn tile_steps<const R: usize>(
+    mut acc: [Pair<int32x4_t>; R],
+    a: *const i8,
+    stride: usize,
+    steps: usize,
+    b: *const i8,
+) -> [Pair<int32x4_t>; R] {
+    // SAFETY: the caller promises 4 elements of every row and 32 weights for each step.
+    unsafe {
+        for i in 0..steps {
+            let mut rows = [vdupq_n_s8(0); R];
+            for r in 0..R {
+                let bytes = a.add(r * stride + 4 * i).cast::<i32>().read_unaligned();
+                rows[r] = vreinterpretq_s8_s32(vsetq_lane_s32::<0>(bytes, vdupq_n_s32(0)));
+            }
+            acc = step::<R, 0>(acc, rows, b.add(32 * i));
+        }
+        acc
+    }
+}
+
 /// 4 steps of K for all rows: bytes 4·LANE.. of `rows`.
 ///
 /// # Safety
