@@ -1,11 +1,11 @@
 //! ARMv8.0 Advanced SIMD.
 //!
-//! The tile has no SDOT. For 4 columns × 4 steps of K, a row's 4 bytes are repeated for every column (DUP); SMULL multiplies, SMLAL adds the
+//! The tile has no SDOT. For 4 columns × 4 steps of K, a row's 4 bytes are repeated for every column (LD1R); SMULL multiplies, SMLAL adds the
 //! products of the next 4 steps (two products of at most 127·128 fit an i16), SADALP adds neighbours to 32 bits. Registers for 4 rows:
 //!
 //! | 16 | 4 | 4 | 8 |
 //! |---|---|---|---|
-//! | accumulators: two partial sums for each of 4 rows × 8 columns | weights: 8 columns × 8 steps | rows: 16 steps each | products |
+//! | accumulators: two partial sums for each of 4 rows × 8 columns | weights: 8 columns × 8 steps | repeated bytes of two rows | products |
 
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -481,28 +481,52 @@ pub(super) unsafe fn tile<const R: usize>(
     }
 }
 
-/// One row times 8 steps of K × 8 columns: bytes `$first` and `$second` (as 32-bit lanes) of `$row`, to the four accumulators.
-macro_rules! row_steps {
-    ($row:literal, $first:literal, $second:literal, $a0:literal, $a1:literal, $a2:literal, $a3:literal) => {
+/// The next 4 + 4 bytes of the row at `$x`, each repeated for 4 columns, to `$d0` and `$d1`.
+macro_rules! repeat {
+    ($d0:literal, $d1:literal, $x:literal) => {
         concat!(
-            "dup v8.4s, ",
-            $row,
-            ".s[",
-            $first,
-            "]\n",
-            "dup v9.4s, ",
-            $row,
-            ".s[",
-            $second,
-            "]\n",
-            "smull v10.8h, v8.8b, v4.8b\n",
-            "smull2 v11.8h, v8.16b, v4.16b\n",
-            "smull v12.8h, v8.8b, v5.8b\n",
-            "smull2 v13.8h, v8.16b, v5.16b\n",
-            "smlal v10.8h, v9.8b, v6.8b\n",
-            "smlal2 v11.8h, v9.16b, v6.16b\n",
-            "smlal v12.8h, v9.8b, v7.8b\n",
-            "smlal2 v13.8h, v9.16b, v7.16b\n",
+            "ld1r {{",
+            $d0,
+            ".4s}}, [{",
+            $x,
+            "}], #4\n",
+            "ld1r {{",
+            $d1,
+            ".4s}}, [{",
+            $x,
+            "}], #4\n",
+        )
+    };
+}
+
+/// One row times 8 steps of K × 8 columns: the repeated bytes `$d0` and `$d1`, to the four accumulators.
+macro_rules! row_steps {
+    ($d0:literal, $d1:literal, $a0:literal, $a1:literal, $a2:literal, $a3:literal) => {
+        concat!(
+            "smull v10.8h, ",
+            $d0,
+            ".8b, v4.8b\n",
+            "smull2 v11.8h, ",
+            $d0,
+            ".16b, v4.16b\n",
+            "smull v12.8h, ",
+            $d0,
+            ".8b, v5.8b\n",
+            "smull2 v13.8h, ",
+            $d0,
+            ".16b, v5.16b\n",
+            "smlal v10.8h, ",
+            $d1,
+            ".8b, v6.8b\n",
+            "smlal2 v11.8h, ",
+            $d1,
+            ".16b, v6.16b\n",
+            "smlal v12.8h, ",
+            $d1,
+            ".8b, v7.8b\n",
+            "smlal2 v13.8h, ",
+            $d1,
+            ".16b, v7.16b\n",
             "sadalp ",
             $a0,
             ".4s, v10.8h\n",
@@ -523,19 +547,18 @@ macro_rules! row_steps {
 ///
 /// ```text
 /// accumulators of each row = initial values, in the first of the two partial sums of a column
-/// for i in -k..0, in steps of 16:                        the row pointers stand at the rows' ends
-///     rows = 16 bytes of each row
-///     for each half of the 16 steps:
+/// for each 16 steps of K:
+///     for each half of them:
 ///         weights = 8 steps of 8 columns
 ///         for each row: repeat 4 + 4 bytes, multiply, multiply and add, accumulate neighbours
 /// add neighbours
 /// ```
-/// 1. The index of K counts up to 0: one addition and one branch per turn, and the row pointers serve every panel.
+/// 1. Bytes are repeated as they are loaded (LD1R), for the next row before this one is multiplied.
 /// 2. Weights are read by pairs of registers that move their pointer along.
 ///
-/// | v0–v3 | v4–v7 | v8–v13 | v16–v31 |
+/// | v0–v3 | v4–v7 | v10–v13 | v16–v31 |
 /// |---|---|---|---|
-/// | rows | weights: 4 steps of 8 columns, then the next 4 | repeated bytes, products | accumulators, 4 for each row |
+/// | repeated bytes: of a row, and of the next | weights: 4 steps of 8 columns, then the next 4 | products | accumulators, 4 for each row |
 ///
 /// # Safety
 /// As [`Isa::tile`].
@@ -550,7 +573,6 @@ unsafe fn tile_4(
     let (s0, s1, s2, s3, s4, s5, s6, s7);
     // SAFETY: k is a positive multiple of 16; k bytes of each row, 8·k weights and 8 initial values are read, as promised.
     unsafe {
-        let end = a.add(k);
         asm!(
             "ldp q0, q1, [{init}]",
             "movi v2.4s, #0",
@@ -560,23 +582,27 @@ unsafe fn tile_4(
             "mov v24.16b, v16.16b", "mov v25.16b, v17.16b", "mov v26.16b, v18.16b", "mov v27.16b, v19.16b",
             "mov v28.16b, v16.16b", "mov v29.16b, v17.16b", "mov v30.16b, v18.16b", "mov v31.16b, v19.16b",
             "2:",
-            "ldr q0, [{x0}, {i}]",
+            repeat!("v0", "v1", "x0"),
             "ldp q4, q5, [{w}], #32",
             "ldp q6, q7, [{w}], #32",
-            "ldr q1, [{x1}, {i}]",
-            "ldr q2, [{x2}, {i}]",
-            "ldr q3, [{x3}, {i}]",
-            row_steps!("v0", "0", "1", "v16", "v17", "v18", "v19"),
-            row_steps!("v1", "0", "1", "v20", "v21", "v22", "v23"),
-            row_steps!("v2", "0", "1", "v24", "v25", "v26", "v27"),
-            row_steps!("v3", "0", "1", "v28", "v29", "v30", "v31"),
+            repeat!("v2", "v3", "x1"),
+            row_steps!("v0", "v1", "v16", "v17", "v18", "v19"),
+            repeat!("v0", "v1", "x2"),
+            row_steps!("v2", "v3", "v20", "v21", "v22", "v23"),
+            repeat!("v2", "v3", "x3"),
+            row_steps!("v0", "v1", "v24", "v25", "v26", "v27"),
+            repeat!("v0", "v1", "x0"),
+            row_steps!("v2", "v3", "v28", "v29", "v30", "v31"),
             "ldp q4, q5, [{w}], #32",
             "ldp q6, q7, [{w}], #32",
-            row_steps!("v0", "2", "3", "v16", "v17", "v18", "v19"),
-            row_steps!("v1", "2", "3", "v20", "v21", "v22", "v23"),
-            row_steps!("v2", "2", "3", "v24", "v25", "v26", "v27"),
-            row_steps!("v3", "2", "3", "v28", "v29", "v30", "v31"),
-            "adds {i}, {i}, #16",
+            repeat!("v2", "v3", "x1"),
+            row_steps!("v0", "v1", "v16", "v17", "v18", "v19"),
+            repeat!("v0", "v1", "x2"),
+            row_steps!("v2", "v3", "v20", "v21", "v22", "v23"),
+            repeat!("v2", "v3", "x3"),
+            row_steps!("v0", "v1", "v24", "v25", "v26", "v27"),
+            row_steps!("v2", "v3", "v28", "v29", "v30", "v31"),
+            "subs {k}, {k}, #16",
             "b.ne 2b",
             "addp v16.4s, v16.4s, v17.4s",
             "addp v18.4s, v18.4s, v19.4s",
@@ -586,15 +612,15 @@ unsafe fn tile_4(
             "addp v26.4s, v26.4s, v27.4s",
             "addp v28.4s, v28.4s, v29.4s",
             "addp v30.4s, v30.4s, v31.4s",
-            x0 = in(reg) end,
-            x1 = in(reg) end.add(stride),
-            x2 = in(reg) end.add(2 * stride),
-            x3 = in(reg) end.add(3 * stride),
+            x0 = inout(reg) a => _,
+            x1 = inout(reg) a.add(stride) => _,
+            x2 = inout(reg) a.add(2 * stride) => _,
+            x3 = inout(reg) a.add(3 * stride) => _,
             w = inout(reg) b => _,
-            i = inout(reg) 0_usize.wrapping_sub(k) => _,
+            k = inout(reg) k => _,
             init = in(reg) init,
             out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
-            out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v12") _, out("v13") _,
+            out("v10") _, out("v11") _, out("v12") _, out("v13") _,
             out("v16") s0, out("v17") _, out("v18") s1, out("v19") _, out("v20") s2, out("v21") _, out("v22") s3,
             out("v23") _, out("v24") s4, out("v25") _, out("v26") s5, out("v27") _, out("v28") s6, out("v29") _,
             out("v30") s7, out("v31") _,
