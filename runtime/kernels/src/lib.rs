@@ -36,7 +36,7 @@ mod pool_linear;
 mod requantise;
 mod scratch;
 
-pub use attention::{Attention, AttentionQuantisation, View};
+pub use attention::{Attention, AttentionQuantisation, AttentionShape, Bias, Operand, View};
 pub use conv::{Conv, ConvShape};
 #[cfg(target_arch = "x86_64")]
 pub use cpu::Avx2;
