@@ -22,6 +22,7 @@ macro_rules! avx2_ops {
 }
 
 impl Isa for Avx2 {
+    type I8 = __m128i;
     type I16 = __m128i;
     type I32 = __m256i;
     type F32 = __m256;
@@ -50,6 +51,16 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> __m128i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm_loadu_si128(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8_wide(self, p: *const i8) -> __m128i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm_cvtepi8_epi16(_mm_loadl_epi64(p.cast())) }
+    }
+    #[inline(always)]
     unsafe fn load_i16(self, p: *const i16) -> __m128i {
         // SAFETY: the caller's promise.
         unsafe { _mm_loadu_si128(p.cast()) }
@@ -63,6 +74,11 @@ impl Isa for Avx2 {
     unsafe fn load_f32(self, p: *const f32) -> __m256 {
         // SAFETY: the caller's promise.
         unsafe { _mm256_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(self, p: *mut i8, v: __m128i) {
+        // SAFETY: the caller's promise.
+        unsafe { _mm_storeu_si128(p.cast(), v) }
     }
     #[inline(always)]
     unsafe fn store_i16(self, p: *mut i16, v: __m128i) {
@@ -109,9 +125,15 @@ impl Isa for Avx2 {
         fn splat_i16(v: i16) -> __m128i { _mm_set1_epi16(v) }
         fn splat_i32(v: i32) -> __m256i { _mm256_set1_epi32(v) }
         fn splat_f32(v: f32) -> __m256 { _mm256_set1_ps(v) }
+        fn max_i8(a: __m128i, b: __m128i) -> __m128i { _mm_max_epi8(a, b) }
         fn add_i16(a: __m128i, b: __m128i) -> __m128i { _mm_add_epi16(a, b) }
         fn add_sat_i16(a: __m128i, b: __m128i) -> __m128i { _mm_adds_epi16(a, b) }
         fn max_i16(a: __m128i, b: __m128i) -> __m128i { _mm_max_epi16(a, b) }
+        fn widen_i16(a: __m128i) -> __m256i { _mm256_cvtepi16_epi32(a) }
+        fn mul_wide_i16(a: __m128i, b: __m128i) -> __m256i {
+            // Pairs of a value and 0 times pairs of a value and its sign.
+            _mm256_madd_epi16(_mm256_cvtepu16_epi32(a), _mm256_cvtepi16_epi32(b))
+        }
         fn and_i16(a: __m128i, b: __m128i) -> __m128i { _mm_and_si128(a, b) }
         fn mulr_i16(a: __m128i, b: __m128i) -> __m128i { _mm_mulhrs_epi16(a, b) }
         fn shift_right_round_i16(a: __m128i, n: __m128i) -> __m128i { shift_right_round(a, n) }

@@ -23,6 +23,8 @@ use crate::{Kernel, Out, SizeError};
 
 /// An instruction set. Vectors have 8 lanes, whatever the registers; float operations round to nearest even, one at a time.
 pub(crate) trait Isa: Copy {
+    /// 16 × i8.
+    type I8: Copy;
     /// 8 × i16.
     type I16: Copy;
     /// 8 × i32.
@@ -46,8 +48,16 @@ pub(crate) trait Isa: Copy {
     /// `v`, whose origin the optimiser is not to know, so that it does not turn one offset into many moving addresses.
     fn opaque(self, v: isize) -> isize;
 
+    /// Loads 16 values.
+    ///
+    /// # Safety
+    /// `p` is valid for reading 16 elements.
+    unsafe fn load_i8(self, p: *const i8) -> Self::I8;
     /// Loads 8 values.
     ///
+    /// # Safety
+    /// `p` is valid for reading 8 elements.
+    unsafe fn load_i8_wide(self, p: *const i8) -> Self::I16;
     /// # Safety
     /// `p` is valid for reading 8 elements.
     unsafe fn load_i16(self, p: *const i16) -> Self::I16;
@@ -57,6 +67,9 @@ pub(crate) trait Isa: Copy {
     /// # Safety
     /// `p` is valid for reading 8 elements.
     unsafe fn load_f32(self, p: *const f32) -> Self::F32;
+    /// # Safety
+    /// `p` is valid for writing 16 elements.
+    unsafe fn store_i8(self, p: *mut i8, v: Self::I8);
     /// # Safety
     /// `p` is valid for writing 8 elements.
     unsafe fn store_i16(self, p: *mut i16, v: Self::I16);
@@ -84,10 +97,15 @@ pub(crate) trait Isa: Copy {
     fn splat_i32(self, v: i32) -> Self::I32;
     fn splat_f32(self, v: f32) -> Self::F32;
 
+    fn max_i8(self, a: Self::I8, b: Self::I8) -> Self::I8;
+
     fn add_i16(self, a: Self::I16, b: Self::I16) -> Self::I16;
     /// Saturating sum.
     fn add_sat_i16(self, a: Self::I16, b: Self::I16) -> Self::I16;
     fn max_i16(self, a: Self::I16, b: Self::I16) -> Self::I16;
+    fn widen_i16(self, a: Self::I16) -> Self::I32;
+    /// `a·b`, which fits.
+    fn mul_wide_i16(self, a: Self::I16, b: Self::I16) -> Self::I32;
     fn and_i16(self, a: Self::I16, b: Self::I16) -> Self::I16;
     fn shift_left_i16<const BITS: i32>(self, a: Self::I16) -> Self::I16;
     /// Arithmetic shift.

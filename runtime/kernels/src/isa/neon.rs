@@ -34,6 +34,7 @@ macro_rules! neon_ops {
 macro_rules! neon {
     ($token:ty, $features:literal, $rows:expr, $own:ident $(, $wide:path)?) => {
         impl Isa for $token {
+            type I8 = int8x16_t;
             type I16 = int16x8_t;
             type I32 = Pair<int32x4_t>;
             type F32 = Pair<float32x4_t>;
@@ -61,6 +62,16 @@ macro_rules! neon {
             }
 
             #[inline(always)]
+            unsafe fn load_i8(self, p: *const i8) -> int8x16_t {
+                // SAFETY: the caller's promise.
+                unsafe { vld1q_s8(p) }
+            }
+            #[inline(always)]
+            unsafe fn load_i8_wide(self, p: *const i8) -> int16x8_t {
+                // SAFETY: the caller's promise.
+                unsafe { vmovl_s8(vld1_s8(p)) }
+            }
+            #[inline(always)]
             unsafe fn load_i16(self, p: *const i16) -> int16x8_t {
                 // SAFETY: the caller's promise.
                 unsafe { vld1q_s16(p) }
@@ -74,6 +85,11 @@ macro_rules! neon {
             unsafe fn load_f32(self, p: *const f32) -> Pair<float32x4_t> {
                 // SAFETY: the caller's promise.
                 unsafe { Pair(vld1q_f32(p), vld1q_f32(p.add(4))) }
+            }
+            #[inline(always)]
+            unsafe fn store_i8(self, p: *mut i8, v: int8x16_t) {
+                // SAFETY: the caller's promise.
+                unsafe { vst1q_s8(p, v) }
             }
             #[inline(always)]
             unsafe fn store_i16(self, p: *mut i16, v: int16x8_t) {
@@ -122,9 +138,14 @@ macro_rules! neon {
                 fn splat_i16(v: i16) -> int16x8_t { vdupq_n_s16(v) }
                 fn splat_i32(v: i32) -> Pair<int32x4_t> { Pair(vdupq_n_s32(v), vdupq_n_s32(v)) }
                 fn splat_f32(v: f32) -> Pair<float32x4_t> { Pair(vdupq_n_f32(v), vdupq_n_f32(v)) }
+                fn max_i8(a: int8x16_t, b: int8x16_t) -> int8x16_t { vmaxq_s8(a, b) }
                 fn add_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t { vaddq_s16(a, b) }
                 fn add_sat_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t { vqaddq_s16(a, b) }
                 fn max_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t { vmaxq_s16(a, b) }
+                fn widen_i16(a: int16x8_t) -> Pair<int32x4_t> { Pair(vmovl_s16(vget_low_s16(a)), vmovl_high_s16(a)) }
+                fn mul_wide_i16(a: int16x8_t, b: int16x8_t) -> Pair<int32x4_t> {
+                    Pair(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_high_s16(a, b))
+                }
                 fn and_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t { vandq_s16(a, b) }
                 fn mulr_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t { vqrdmulhq_s16(a, b) }
                 fn shift_right_round_i16(a: int16x8_t, n: int16x8_t) -> int16x8_t { vrshlq_s16(a, vnegq_s16(n)) }

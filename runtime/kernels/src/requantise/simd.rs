@@ -2,6 +2,8 @@
 //!
 //! The table is not applied here: its 16 registers do not fit beside a tile. The caller looks whole rows up afterwards ([`Target::look_up`]).
 
+use core::ops::Range;
+
 use super::scalar::ROUND_MAX;
 use super::{Out, Output};
 use crate::gemm::NR;
@@ -27,6 +29,12 @@ pub(crate) trait Form: Copy {
         first: usize,
         pitch: usize,
     );
+
+    /// Puts 8 values, scaled already, to `index`.
+    ///
+    /// # Safety
+    /// Those elements lie in `out`.
+    unsafe fn put<I: Isa>(self, isa: I, value: I::F32, index: usize);
 
     /// As `store` for `count` < 8 columns, row by row through a buffer of 8 that starts as the output's elements.
     ///
@@ -129,6 +137,16 @@ macro_rules! form {
                     }
                 });
             }
+
+            #[inline(always)]
+            unsafe fn put<I: Isa>($self, $isa: I, $scaled: I::F32, index: usize) {
+                $($constants)*
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let $place = $self.y().add(index);
+                    $store;
+                }
+            }
         }
     };
 }
@@ -227,6 +245,16 @@ impl Target {
             });
         }
     }
+}
+
+/// `rows` rows of `len` elements in groups that stay in L1 from their computation to their look-up.
+#[inline(always)]
+pub(crate) fn row_groups(rows: usize, len: usize) -> impl Iterator<Item = Range<usize>> {
+    const ELEMENTS: usize = 4096;
+    let group = (ELEMENTS / len).max(1);
+    (0..rows)
+        .step_by(group)
+        .map(move |first| first..rows.min(first + group))
 }
 
 /// Elements that `Target::look_up` promises to exist.

@@ -5,7 +5,7 @@ use vitlet_kernels::{Conv, ConvShape, Depthwise};
 
 use crate::data::{Epilogue, FILLS, FORMS, Fill, Form, Matrix, Source, compare};
 
-fn shape(
+pub(crate) fn shape(
     size: [u32; 2],
     channels: [u32; 2],
     kernel: [u32; 2],

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use vitlet_kernels::{Kernel, Out, Output, Requantise, SizeError, pack, packed_len, padded_n};
+use vitlet_kernels::{
+    In, InType, Kernel, Out, Output, Requantise, SizeError, pack, packed_len, padded_n,
+};
 
 /// How a tensor is filled.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,6 +59,40 @@ impl Source {
     }
 }
 
+/// An operand of any type.
+#[derive(Debug)]
+pub(crate) enum Tensor {
+    S8(Vec<i8>),
+    S16(Vec<i16>),
+    S32(Vec<i32>),
+}
+
+impl Tensor {
+    pub(crate) fn new(source: &mut Source, element: InType, len: usize, fill: Fill) -> Self {
+        match element {
+            InType::S8 => Self::S8(source.tensor(len, -128, 127, fill)),
+            InType::S16 => Self::S16(source.tensor(len, -32768, 32767, fill)),
+            InType::S32 => Self::S32(source.tensor(len, -(1 << 22) + 1, (1 << 22) - 1, fill)),
+        }
+    }
+
+    pub(crate) fn input(&self) -> In<'_> {
+        match self {
+            Self::S8(x) => In::S8(x),
+            Self::S16(x) => In::S16(x),
+            Self::S32(x) => In::S32(x),
+        }
+    }
+
+    pub(crate) fn at(&self, index: usize) -> f64 {
+        match self {
+            Self::S8(x) => f64::from(x[index]),
+            Self::S16(x) => f64::from(x[index]),
+            Self::S32(x) => f64::from(x[index]),
+        }
+    }
+}
+
 /// The output forms.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Form {
@@ -96,8 +132,8 @@ impl Epilogue {
         }
     }
 
-    pub(crate) fn requantise(&self, form: Form) -> Requantise<'_> {
-        let output = match form {
+    pub(crate) fn output(&self, form: Form) -> Output<'_> {
+        match form {
             Form::S8 => Output::S8 {
                 zero_point: self.zero_point,
                 min: self.min,
@@ -110,8 +146,33 @@ impl Epilogue {
             },
             Form::S16 | Form::S16Add => Output::S16,
             Form::S32 => Output::S32,
-        };
-        Requantise::new(&self.bias, &self.scale, output).unwrap()
+        }
+    }
+
+    pub(crate) fn requantise(&self, form: Form) -> Requantise<'_> {
+        Requantise::new(&self.bias, &self.scale, self.output(form)).unwrap()
+    }
+
+    /// What becomes of a real number, within half a unit and rounding errors of `error`: the least and the largest of it.
+    pub(crate) fn near(&self, form: Form, exact: f64, error: f64) -> [i32; 2] {
+        [-0.5 - error, 0.5 + error].map(|off| {
+            let r = (exact + off).clamp(-4_194_303.0, 4_194_303.0);
+            let r = if off < 0.0 { r.ceil() } else { r.floor() } as i32;
+            match form {
+                Form::S8 | Form::S8Table => (r.clamp(-32768, 32767) + i32::from(self.zero_point))
+                    .clamp(i32::from(self.min), 127),
+                Form::S16 | Form::S16Add => r.clamp(-32768, 32767),
+                Form::S32 => r,
+            }
+        })
+    }
+
+    /// The output element that comes of `q`.
+    pub(crate) fn looked_up(&self, form: Form, q: i32) -> i32 {
+        match form {
+            Form::S8Table => i32::from(self.table[usize::from(q as i8 as u8)]),
+            _ => q,
+        }
     }
 }
 

@@ -7,8 +7,10 @@
 mod attention;
 mod convolution;
 mod data;
+mod elementwise;
 mod layernorm;
 mod linear;
+mod max_pool;
 
 use vitlet_kernels::{Kernel, KernelError};
 
