@@ -233,7 +233,7 @@ impl Work<'_> {
 }
 
 /// The index of the largest value; of equals, the smallest index.
-fn best(logits: &[f32]) -> Option<usize> {
+pub(crate) fn best(logits: &[f32]) -> Option<usize> {
     (0..logits.len()).max_by(|&a, &b| {
         logits[a]
             .total_cmp(&logits[b])

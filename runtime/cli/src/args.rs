@@ -19,6 +19,8 @@ Examples:
     vitlet compile model.onnx -o model.vitlet --calib calib/
   What did int8 cost?
     vitlet accuracy -m model.vitlet --data val/ --reference model.onnx
+  Where, layer by layer?
+    vitlet compare model.onnx model.vitlet --inputs val/ --limit 5 --layers
   How fast is it here?
     vitlet bench -m model.vitlet --threads 2
 
@@ -66,6 +68,17 @@ pub(crate) enum Verb {
     Inspect(inspect::Args),
     /// Measure accuracy on a folder of labelled photos
     Accuracy(accuracy::Args),
+    /// Compare a plan with the f32 model it was made from
+    #[cfg(feature = "compiler")]
+    Compare(crate::compare::Args),
+    /// Not in this program
+    #[cfg(not(feature = "compiler"))]
+    #[command(hide = true, disable_help_flag = true)]
+    Compare {
+        /// Whatever it would have been
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        _arguments: Vec<std::ffi::OsString>,
+    },
     /// Measure the time of an inference
     Bench(bench::Args),
     /// Show which kernels this CPU has, and which one is used

@@ -7,7 +7,7 @@ use serde::Serialize;
 use vitlet::{Classification, Photo, Session};
 
 use crate::args::{ModelArgs, SessionArgs, at_least_one};
-use crate::dataset::photos_below;
+use crate::dataset::photos_in;
 use crate::failure::{self, OrInvalid as _, Outcome};
 use crate::output::{Out, Table, left, milliseconds, right};
 
@@ -114,17 +114,6 @@ pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
         }
     }
     Ok(Outcome::from_failures(failures))
-}
-
-/// The photos of a folder that was named: without any, that is a mistake.
-fn photos_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let photos = photos_below(folder)?;
-    anyhow::ensure!(
-        !photos.is_empty(),
-        "{}: no .jpg, .jpeg or .png file in this folder",
-        folder.display()
-    );
-    Ok(photos)
 }
 
 fn classify<'m>(path: &Path, session: &mut Session<'m>, args: &Args) -> anyhow::Result<Record<'m>> {

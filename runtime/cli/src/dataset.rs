@@ -97,8 +97,19 @@ fn shares(sizes: &[usize], count: usize) -> Vec<usize> {
     shares
 }
 
+/// The photos of a folder that was named: without any, that is a mistake.
+pub(crate) fn photos_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let photos = photos_below(folder)?;
+    anyhow::ensure!(
+        !photos.is_empty(),
+        "{}: no .jpg, .jpeg or .png file in this folder",
+        folder.display()
+    );
+    Ok(photos)
+}
+
 /// Every photo in a folder and the folders in it, sorted by path.
-pub(crate) fn photos_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+fn photos_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut photos = Vec::new();
     // A list of open folders instead of recursion: depth is the file system's affair.
     let mut folders = vec![folder.to_owned()];

@@ -1,4 +1,4 @@
-//! `vitlet`: compile, classify, run, inspect, accuracy, bench, cpu.
+//! `vitlet`: compile, classify, run, inspect, accuracy, compare, bench, cpu.
 //!
 //! | module | says |
 //! |---|---|
@@ -20,6 +20,8 @@ mod args;
 mod bench;
 mod builtin;
 mod classify;
+#[cfg(feature = "compiler")]
+mod compare;
 #[cfg(feature = "compiler")]
 mod compile;
 mod cpu;
@@ -62,6 +64,12 @@ fn dispatch(verb: &Verb, out: &mut Out) -> anyhow::Result<Outcome> {
         #[cfg(not(feature = "compiler"))]
         Verb::Compile { .. } => Err(failure::invalid(
             "compile: this program was built without the compiler; compile on a workstation and copy the plan",
+        )),
+        #[cfg(feature = "compiler")]
+        Verb::Compare(args) => compare::verb(args, out),
+        #[cfg(not(feature = "compiler"))]
+        Verb::Compare { .. } => Err(failure::invalid(
+            "compare: this program was built without the compiler, which reads ONNX; compare on a workstation",
         )),
         Verb::Classify(args) => classify::verb(args, out),
         Verb::Run(args) => run::verb(args, out),

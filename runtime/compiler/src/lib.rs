@@ -30,10 +30,12 @@
 #![forbid(unsafe_code)]
 
 mod calibrate;
+mod deviation;
 mod error;
 pub mod eval;
 pub mod frontend;
 pub mod ir;
+mod layers;
 pub mod lower;
 mod memory;
 mod model;
@@ -42,7 +44,9 @@ mod ranges;
 pub mod view;
 
 pub use calibrate::Calibrator;
+pub use deviation::Deviation;
 pub use error::{CompileError, UnsupportedNode};
 pub use eval::{LayerCheck, LoweringCheck};
+pub use layers::{LayerProbe, LayerValues};
 pub use model::{Classifier, Layer, Model, Normalisation, Options};
 pub use ranges::Ranges;

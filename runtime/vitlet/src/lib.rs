@@ -44,6 +44,7 @@
 //! | `preprocess` | photos and frames to the model's pixels |
 //! | `photo` | JPEG and PNG files |
 //! | `classes` | logits to labels and scores |
+//! | `dequantise` | what a tensor's integers stand for |
 //! | `digest` | hashes that prove equality |
 //!
 //! Features: `mmap` adds [`Model::map`](crate::Model#method.map), whose contract the caller must keep.
@@ -51,6 +52,7 @@
 #![deny(unsafe_code)]
 
 mod classes;
+mod dequantise;
 mod digest;
 mod error;
 mod kernel;
@@ -64,6 +66,7 @@ mod session;
 mod threads;
 
 pub use classes::Class;
+pub use dequantise::dequantised;
 pub use digest::Digest;
 pub use error::Error;
 pub use kernel::{KERNEL_VARIABLE, KernelChoice, KernelReason};

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use vitlet_engine::{Engine, Threads};
 use vitlet_kernels::Kernel;
-use vitlet_plan::{AlignedBytes, Plan};
+use vitlet_plan::{AlignedBytes, Op, Plan};
 use vitlet_preprocess::Frame;
 
 use crate::classes::{self, Class};
@@ -154,19 +154,38 @@ impl<'m> Session<'m> {
     /// # Errors
     /// If `image` has not height × width × 3 bytes.
     pub fn run_traced(&mut self, image: &[u8]) -> Result<Vec<OpTrace<'m>>, Error> {
-        self.check_image(image)?;
-        let names: Vec<&'m str> = self.plan.ops().map(|op| op.name).collect();
-        let mut traces = Vec::with_capacity(names.len());
-        let mut engine = Engine::with_threads(&self.plan, self.kernel.kernel, &self.pool);
-        let logits = engine.run_traced(&mut self.arena, image, &mut |index, op, output| {
+        let mut traces = Vec::with_capacity(self.plan.ops().len());
+        self.run_observed(image, |_, op, output| {
             traces.push(OpTrace {
-                name: names.get(index).copied().unwrap_or_default(),
+                name: op.name,
                 kind: op.kind.name(),
                 digest: Digest::of(output),
             });
         })?;
-        self.logits.copy_from_slice(logits);
         Ok(traces)
+    }
+
+    /// As [`run`](Self::run); after each op, `observer` is given its index, the op, and its output's bytes as they lie in the
+    /// arena. [`dequantised`](crate::dequantised) makes numbers of them.
+    ///
+    /// # Errors
+    /// If `image` has not height × width × 3 bytes.
+    pub fn run_observed(
+        &mut self,
+        image: &[u8],
+        mut observer: impl FnMut(usize, &Op<'m>, &[u8]),
+    ) -> Result<&[i32], Error> {
+        self.check_image(image)?;
+        // The engine's own ops do not outlive it; these do.
+        let mut ops = self.plan.ops();
+        let mut engine = Engine::with_threads(&self.plan, self.kernel.kernel, &self.pool);
+        let logits = engine.run_traced(&mut self.arena, image, &mut |index, _, output| {
+            if let Some(op) = ops.next() {
+                observer(index, &op, output);
+            }
+        })?;
+        self.logits.copy_from_slice(logits);
+        Ok(&self.logits)
     }
 
     /// The model's image of a photo, for [`run`](Self::run).

@@ -7,11 +7,11 @@ use serde_json::json;
 use crate::sandbox::{Ran, Sandbox, fields, repository};
 
 /// Classes of the tiny network.
-const CLASSES: usize = 10;
+pub(crate) const CLASSES: usize = 10;
 const COMPILE: &str = "compile tiny.onnx -o out.vitlet";
 
 /// A sandbox with the model and a folder of two photos per class.
-fn sandbox() -> Sandbox {
+pub(crate) fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
     for (name, model) in [
         ("tiny.onnx", "tiny_pvt.onnx"),

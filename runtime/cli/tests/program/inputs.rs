@@ -296,6 +296,8 @@ fn what_needs_the_compiler() {
     let without = "built without the compiler";
     let ran = sandbox.run("compile model.onnx -o out.vitlet --calib photos");
     ran.failed(2, &[without, "on a workstation"]);
+    let ran = sandbox.run("compare model.onnx tiny.vitlet --inputs photos --layers");
+    ran.failed(2, &[without, "on a workstation"]);
     let ran = sandbox.run("inspect model.onnx");
     ran.failed(2, &["model.onnx: not a .vitlet plan", without]);
     let ran = sandbox.run("accuracy -m tiny.vitlet --data . --reference model.onnx");

@@ -1,6 +1,6 @@
 //! The program as its users and their scripts see it: what it prints, its exit status, and the files it leaves.
 //!
-//! Plans are tiny and made from a seed, photos are noise, so nothing here needs data or the compiler; what does is in `compile`.
+//! Plans are tiny and made from a seed, photos are noise, so nothing here needs data or the compiler; what does is in `compile` and `compare`.
 #![allow(
     clippy::panic,
     clippy::print_stdout,
@@ -8,6 +8,8 @@
     reason = "tests"
 )]
 
+#[cfg(feature = "compiler")]
+mod compare;
 #[cfg(feature = "compiler")]
 mod compile;
 mod files;
