@@ -84,12 +84,10 @@ fn every_byte_may_hold_anything() {
     let original = testing::tiny_plan(2);
     let (mut tried, mut accepted) = (0, 0);
     for at in 0..original.len() {
-        for change in [0x80, 0x01, 0xFF] {
-            let mut plan = original.clone();
-            plan[at] ^= change;
-            accepted += usize::from(parse_and_run(&mut plan));
-            tried += 1;
-        }
+        let mut plan = original.clone();
+        plan[at] ^= [0x80, 0x01, 0xFF][at % 3];
+        accepted += usize::from(parse_and_run(&mut plan));
+        tried += 1;
     }
     println!("{tried} changed bytes: {accepted} plans accepted and run, the others refused");
 }

@@ -34,7 +34,7 @@ fn every_op_gives_the_same_bytes_on_any_kernel_and_any_number_of_threads() {
 /// the tiny network) may change them.
 #[test]
 fn every_op_gives_the_bytes_that_other_machines_gave() {
-    const TRACES: [u32; 4] = [0x26f2_bee0, 0x7fc3_f539, 0x6fdb_aa12, 0x9a7c_f684];
+    const TRACES: [u32; 4] = [0x1399_f8a2, 0x2a32_01cb, 0x2502_3e39, 0xd3f5_aacf];
     let found = [0, 1, 2, 3].map(|seed| {
         let bytes = testing::tiny_plan(seed);
         let plan = Plan::parse(&bytes).unwrap();
@@ -72,14 +72,14 @@ fn the_tiny_plan_exercises_its_types_fully() {
     for (op, bytes) in plan.ops().zip(&outputs) {
         let distinct: std::collections::BTreeSet<u8> = bytes.iter().copied().collect();
         assert!(
-            distinct.len() > 20,
+            distinct.len() > 16.min(bytes.len() / 2),
             "{} has only {} distinct bytes",
             op.name,
             distinct.len()
         );
     }
     let kinds: std::collections::BTreeSet<&str> = plan.ops().map(|op| op.kind.name()).collect();
-    assert_eq!(kinds.len(), 6);
+    assert_eq!(kinds.len(), 9);
 }
 
 #[test]

@@ -4,34 +4,45 @@
 use vitlet_plan::format::{BLOB_LEN, HEADER_LEN, OP_LEN, TENSOR_LEN, VERSION, header};
 use vitlet_plan::{AlignedBytes, DType, Plan, PlanError, Problem, Section, testing};
 
-/// The tiny plan's ops and tensors by index, as the table of `testing` lists them.
-mod tiny {
-    pub(crate) const IMAGE: u32 = 0;
-    pub(crate) const STEM: u32 = 1;
-    pub(crate) const NORM1: u32 = 2;
-    pub(crate) const QKV: u32 = 3;
-    pub(crate) const STREAM1: u32 = 5;
-    pub(crate) const NORM2: u32 = 6;
-    pub(crate) const NORM4: u32 = 12;
-    pub(crate) const LOGITS: u32 = 13;
-    pub(crate) const OP_STEM: usize = 0;
-    pub(crate) const OP_QKV: usize = 2;
-    pub(crate) const OP_ATTENTION: usize = 3;
-    pub(crate) const OP_PROJ: usize = 4;
-    pub(crate) const OP_FC1: usize = 6;
-    pub(crate) const TENSORS: usize = 14;
+/// The id of the tiny plan's tensor of this name.
+#[track_caller]
+fn tensor(name: &str) -> u32 {
+    let bytes = testing::tiny_plan(1);
+    let plan = Plan::parse(&bytes).unwrap();
+    let index = plan.tensors().position(|tensor| tensor.name == name);
+    index.expect("a tensor of this name") as u32
+}
+
+/// The index of the tiny plan's op of this name.
+#[track_caller]
+fn op(name: &str) -> usize {
+    let bytes = testing::tiny_plan(1);
+    let plan = Plan::parse(&bytes).unwrap();
+    let index = plan.ops().position(|op| op.name == name);
+    index.expect("an op of this name")
+}
+
+/// The first byte of a blob.
+fn blob_at(plan: &[u8], id: u32) -> usize {
+    let blobs = word(plan, header::BLOBS) as usize;
+    (word(plan, header::DATA) + word(plan, blobs + id as usize * BLOB_LEN)) as usize
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
-fn tensor_at(index: u32, word: usize) -> usize {
-    HEADER_LEN + index as usize * TENSOR_LEN + 4 * word
+/// The byte of a word of a tensor's record.
+#[track_caller]
+fn tensor_at(name: &str, word: usize) -> usize {
+    HEADER_LEN + tensor(name) as usize * TENSOR_LEN + 4 * word
 }
 
-fn op_at(index: usize, word: usize) -> usize {
-    HEADER_LEN + tiny::TENSORS * TENSOR_LEN + index * OP_LEN + 4 * word
+/// The byte of a word of an op's record.
+#[track_caller]
+fn op_at(name: &str, at: usize) -> usize {
+    let plan = testing::tiny_plan(1);
+    word(&plan, header::OPS) as usize + op(name) * OP_LEN + 4 * at
 }
 
 /// The error for the tiny plan with some words changed and the checksum made right.
@@ -65,8 +76,8 @@ fn what_was_written_is_read() {
     assert_eq!(plan.input_id().index(), 0);
     assert_eq!(plan.output().name, "logits");
     assert_eq!(plan.output().dtype, DType::S32);
-    assert_eq!(plan.ops().len(), 13);
-    assert_eq!(plan.tensors().len(), tiny::TENSORS);
+    assert_eq!(plan.ops().len(), 38);
+    assert_eq!(plan.tensors().len(), 42);
     assert_eq!(plan.tensor(plan.output_id()).unwrap().shape, [1, 1, 1, 10]);
     assert_eq!(plan.labels().collect::<Vec<_>>()[9], "class 9");
     assert_eq!(plan.label(10), None);
@@ -77,7 +88,7 @@ fn what_was_written_is_read() {
     assert_eq!(plan.float_ops(), 0);
     assert_eq!(plan.copies(), 1, "fc2 puts its sum elsewhere");
     assert_eq!(plan.file_len(), bytes.len());
-    assert_eq!(plan.tensors_len(), 4352);
+    assert_eq!(plan.tensors_len(), 11264);
     assert_eq!(plan.arena_len(2) - plan.arena_len(1), plan.scratch_len());
     assert_eq!(plan.arena_len(0), plan.arena_len(1));
     assert_eq!(
@@ -222,11 +233,11 @@ fn the_header_is_checked() {
         Problem::NoSuchTensor { id: 99, .. }
     ));
     assert!(matches!(
-        problem(&[(header::OUTPUT, tiny::NORM4)]).2,
+        problem(&[(header::OUTPUT, tensor("norm4"))]).2,
         Problem::WrongDType { .. }
     ));
     assert!(matches!(
-        problem(&[(header::ARENA, 4351)]).2,
+        problem(&[(header::ARENA, 11263)]).2,
         Problem::Unaligned { .. }
     ));
     assert!(matches!(
@@ -262,7 +273,7 @@ fn text_has_no_control_characters() {
 
 #[test]
 fn labels_are_none_or_one_per_logit() {
-    let shape = tensor_at(tiny::LOGITS, 6);
+    let shape = tensor_at("logits", 6);
     assert!(matches!(
         problem(&[(shape, 9)]).2,
         Problem::Mismatch {
@@ -275,10 +286,13 @@ fn labels_are_none_or_one_per_logit() {
 
 #[test]
 fn tensors_are_checked() {
-    let at = |word| tensor_at(tiny::NORM1, word);
+    let at = |word| tensor_at("norm1", word);
     let found = |change| {
         let (section, index, problem) = problem(&[change]);
-        assert_eq!((section, index), (Section::Tensor, tiny::NORM1 as usize));
+        assert_eq!(
+            (section, index),
+            (Section::Tensor, tensor("norm1") as usize)
+        );
         problem
     };
     assert!(matches!(found((at(0), 1 << 20)), Problem::BadString { .. }));
@@ -295,7 +309,7 @@ fn tensors_are_checked() {
         Problem::OutOfRange { .. } | Problem::TooLarge { .. }
     ));
     assert!(matches!(found((at(7), 1793)), Problem::Unaligned { .. }));
-    assert!(matches!(found((at(7), 4352)), Problem::OutOfRange { .. }));
+    assert!(matches!(found((at(7), 11264)), Problem::OutOfRange { .. }));
     for scale in [f32::NAN, f32::INFINITY, -1.0, -0.0, 1e-40] {
         assert!(
             matches!(found((at(8), scale.to_bits())), Problem::BadFloat { .. }),
@@ -307,101 +321,295 @@ fn tensors_are_checked() {
         Problem::BadZeroPoint { value: 128, .. }
     ));
     assert!(matches!(found((at(11), 1)), Problem::BadPart { .. }));
+    assert!(matches!(
+        found((at(10), 10_000)),
+        Problem::NoSuchBlob {
+            field: "scales",
+            ..
+        }
+    ));
 }
 
 #[test]
 fn ops_are_checked() {
-    let found = |op: usize, word: usize, value: u32| {
-        let (section, index, problem) = problem(&[(op_at(op, word), value)]);
-        assert_eq!((section, index), (Section::Op, op));
-        problem
-    };
+    let found = found_in;
     assert!(matches!(
-        found(tiny::OP_STEM, 2, 9),
+        found("stem", 2, 9),
         Problem::UnknownCode { field: "kind", .. }
     ));
     assert!(matches!(
-        found(tiny::OP_STEM, 3, 14),
-        Problem::NoSuchTensor { field: "x", id: 14 }
+        found("stem", 3, 42),
+        Problem::NoSuchTensor { field: "x", id: 42 }
     ));
     assert!(
-        matches!(
-            found(tiny::OP_STEM, 3, u32::MAX),
-            Problem::NoSuchTensor { .. }
-        ),
+        matches!(found("stem", 3, u32::MAX), Problem::NoSuchTensor { .. }),
         "x is not optional"
     );
-    assert!(matches!(
-        found(tiny::OP_STEM, 5, 0),
-        Problem::WrongInputs { .. }
-    ));
+    assert!(matches!(found("stem", 5, 0), Problem::WrongInputs { .. }));
     assert!(
-        matches!(
-            found(tiny::OP_QKV, 4, tiny::STEM),
-            Problem::WrongInputs { .. }
-        ),
+        matches!(found("qkv", 4, tensor("stem")), Problem::WrongInputs { .. }),
         "no residual to s8"
     );
-    assert!(
-        matches!(found(tiny::OP_STEM, 7, 15), Problem::Params(_)),
-        "in_h"
-    );
+    assert!(matches!(found("stem", 7, 15), Problem::Params(_)), "in_h");
     assert!(matches!(
-        found(tiny::OP_STEM, 21, 10_000),
+        found("stem", 21, 10_000),
         Problem::NoSuchBlob { field: "pad", .. }
     ));
     assert!(
-        matches!(found(tiny::OP_STEM, 26, 1), Problem::NotZero { .. }),
+        matches!(found("stem", 26, 1), Problem::NotZero { .. }),
         "zero point of an s16 output"
     );
     assert!(
-        matches!(found(tiny::OP_STEM, 47, 1), Problem::NotZero { .. }),
+        matches!(found("stem", 47, 1), Problem::NotZero { .. }),
         "after the parameters"
     );
     assert!(matches!(
-        found(tiny::OP_PROJ, 4, tiny::IMAGE),
+        found("proj", 4, tensor("image")),
         Problem::WrongDType {
             field: "residual",
             ..
         }
     ));
     assert!(
-        matches!(found(tiny::OP_QKV, 7, 63), Problem::WrongSize { .. }),
+        matches!(found("qkv", 7, 63), Problem::WrongSize { .. }),
         "rows"
     );
     assert!(matches!(
-        found(tiny::OP_QKV, 14, 200),
+        found("qkv", 14, 200),
         Problem::BadZeroPoint { .. }
     ));
     assert!(matches!(
-        found(tiny::OP_FC1, 16, 0),
+        found("fc1", 16, 0),
         Problem::BlobLength { field: "table", .. }
     ));
 }
 
-#[test]
-fn attention_reads_no_minus_128() {
-    let min = op_at(tiny::OP_QKV, 15);
+/// The problem of the tiny plan in which the op of this name may write −128.
+#[track_caller]
+fn with_minimum(op: &str, at: usize) -> (usize, Problem) {
+    let min = op_at(op, at);
     let plan = testing::tiny_plan(1);
     assert_eq!(word(&plan, min) as i32, -127, "the word this test means");
     let (section, index, found) = problem(&[(min, (-128_i32) as u32)]);
-    assert_eq!((section, index), (Section::Op, tiny::OP_ATTENTION));
+    assert_eq!(section, Section::Op);
+    (index, found)
+}
+
+/// The problem of one changed word of an op's record, which must be found there.
+#[track_caller]
+fn found_in(name: &str, at: usize, value: u32) -> Problem {
+    let (section, index, problem) = problem(&[(op_at(name, at), value)]);
+    assert_eq!((section, index), (Section::Op, op(name)));
+    problem
+}
+
+/// The problem of an op one of whose tables has this element instead of its first.
+#[track_caller]
+fn with_element(name: &str, at: usize, element: u32) -> Problem {
+    let plan = testing::tiny_plan(1);
+    let (section, index, problem) =
+        problem(&[(blob_at(&plan, word(&plan, op_at(name, at))), element)]);
+    assert_eq!(section, Section::Op);
     assert!(
-        matches!(
-            found,
-            Problem::NotSymmetric {
-                tensor: tiny::QKV,
+        index <= op(name),
+        "the op, or an earlier one with this table"
+    );
+    problem
+}
+
+#[test]
+fn attention_s_tables_are_checked() {
+    // Words: 7 shape; 13, 19, 25, 31 rows of q, k, v, output; 37 quantisation; 41 bias and window; 44 mask.
+    let kernel = |problem: Problem| assert!(matches!(problem, Problem::Params(_)), "{problem}");
+    kernel(with_element("windows", 16, 64));
+    kernel(with_element("tokens", 34, 68));
+    kernel(with_element("tokens", 18, 0x80)); // A constant of −128.
+    kernel(with_element("windows", 41, 1 << 25));
+    kernel(found_in("windows", 42, 3)); // A window that is not the group.
+    kernel(found_in("windows", 9, 3)); // Groups.
+    kernel(found_in("exchange", 10, 8)); // Slots.
+    assert!(matches!(
+        found_in("windows", 41, u32::MAX),
+        Problem::NotZero { .. }
+    ));
+    assert!(matches!(
+        found_in("windows", 44, 10_000),
+        Problem::NoSuchBlob { field: "mask", .. }
+    ));
+    assert!(matches!(
+        found_in("tokens", 35, 67),
+        Problem::Params(_)
+            | Problem::WrongSize {
+                field: "output",
                 ..
             }
-        ),
-        "{found}"
+    ));
+    // More rows than the tensor has.
+    assert!(matches!(
+        found_in("exchange", 29, 65),
+        Problem::WrongSize { field: "v", .. }
+    ));
+}
+
+#[test]
+fn an_attention_s_input_is_missing_if_and_only_if_all_its_rows_are_constants() {
+    assert!(matches!(
+        found_in("gate", 3, tensor("gated")),
+        Problem::WrongInputs { .. }
+    ));
+    assert!(matches!(
+        found_in("tokens", 3, u32::MAX),
+        Problem::NoSuchTensor { field: "q", .. }
+    ));
+}
+
+#[test]
+fn gathered_rows_are_checked() {
+    let kernel = |problem: Problem| assert!(matches!(problem, Problem::Params(_)), "{problem}");
+    kernel(with_element("merge", 16, 64));
+    kernel(found_in("merge", 14, 3));
+    assert!(matches!(
+        found_in("merge", 15, 65),
+        Problem::WrongSize { field: "x", .. }
+    ));
+    assert!(matches!(
+        found_in("merge", 16, u32::MAX),
+        Problem::NotZero { .. }
+    ));
+    assert!(matches!(found_in("norm1", 14, 1), Problem::NotZero { .. }));
+}
+
+#[test]
+fn sums_and_products_are_checked() {
+    let kernel = |problem: Problem| assert!(matches!(problem, Problem::Params(_)), "{problem}");
+    let code = |problem: Problem| {
+        assert!(matches!(problem, Problem::UnknownCode { .. }), "{problem}");
+    };
+    let dtype = |problem: Problem| {
+        assert!(matches!(problem, Problem::WrongDType { .. }), "{problem}");
+    };
+    // Add: 7 sizes, 9 a, 11 b, 14 bias and output.
+    dtype(found_in("sum", 9, 0));
+    code(found_in("sum", 9, 3));
+    code(found_in("sum", 11, 3));
+    dtype(found_in("sum", 12, 2));
+    kernel(with_element("sum", 10, f32::NAN.to_bits()));
+    kernel(with_element("position", 13, 1e-40_f32.to_bits()));
+    kernel(found_in("position", 8, 7));
+    assert!(matches!(found_in("narrow", 12, 1), Problem::NotZero { .. }));
+    assert!(matches!(
+        found_in("narrow", 4, tensor("sum")),
+        Problem::WrongInputs { .. }
+    ));
+    assert!(matches!(
+        found_in("sum", 4, u32::MAX),
+        Problem::NoSuchTensor { field: "b", .. }
+    ));
+    // Mul: 7 sizes, 9 a, 11 b with its rows, columns, first column and table, 17 scale and output.
+    dtype(found_in("spread", 9, 0));
+    kernel(found_in("spread", 11, 2));
+    kernel(found_in("spread", 10, 1)); // A zero point of an s16.
+    kernel(found_in("spread", 15, 9)); // Past the last column.
+    kernel(with_element("spread", 16, 4));
+    kernel(with_element("spread", 17, 0));
+    assert!(matches!(
+        found_in("spread", 13, 5),
+        Problem::WrongSize { field: "b", .. }
+    ));
+    assert!(matches!(
+        found_in("gated", 12, 128),
+        Problem::BadZeroPoint { .. }
+    ));
+    // Max pooling: 7 shape, 21 type.
+    dtype(found_in("pool", 21, 1));
+    kernel(found_in("pool", 21, 2));
+    kernel(found_in("pool", 12, 4)); // Output channels.
+}
+
+#[test]
+fn attention_reads_no_minus_128() {
+    let not_symmetric = |field, name| Problem::NotSymmetric {
+        field,
+        tensor: tensor(name),
+    };
+    assert_eq!(
+        with_minimum("qkv", 15),
+        (op("attention"), not_symmetric("q", "qkv"))
+    );
+    // A part, of a tensor that another attention wrote as a whole.
+    assert_eq!(
+        with_minimum("tokens", 40),
+        (op("exchange"), not_symmetric("v", "pixels"))
+    );
+    // A tensor of which one part is wrong, and a part.
+    assert_eq!(
+        with_minimum("wide", 15),
+        (op("mix"), not_symmetric("k", "both"))
+    );
+    assert_eq!(
+        with_minimum("side", 15),
+        (op("mix"), not_symmetric("q", "side"))
     );
 }
 
 #[test]
+fn several_scales_are_read_by_channel() {
+    let bytes = testing::tiny_plan(1);
+    let plan = Plan::parse(&bytes).unwrap();
+    let qkv = plan.tensors().nth(tensor("qkv") as usize).unwrap();
+    assert_eq!((qkv.scale, qkv.scales.len()), (0.0, 6));
+    for channel in 0..24 {
+        assert_eq!(qkv.scale_of(channel), Some(qkv.scales[channel / 4]));
+    }
+    assert_eq!(qkv.scale_of(24), None);
+    let stem = plan.tensors().nth(tensor("stem") as usize).unwrap();
+    assert_eq!(stem.scale_of(7), Some(1.0 / 4096.0));
+    assert_eq!(stem.scale_of(8), None);
+}
+
+#[test]
+fn several_scales_are_checked() {
+    let found = |changes: &[(usize, u32)]| {
+        let (section, index, problem) = problem(changes);
+        assert_eq!((section, index as u32), (Section::Tensor, tensor("qkv")));
+        problem
+    };
+    assert!(matches!(
+        found(&[(tensor_at("qkv", 8), 1.0_f32.to_bits())]),
+        Problem::NotZero { .. }
+    ));
+    let shape = tensor_at("qkv", 6);
+    assert!(matches!(
+        found(&[(shape, 23)]),
+        Problem::NotADivisor {
+            value: 6,
+            of: 23,
+            ..
+        }
+    ));
+    let plan = testing::tiny_plan(1);
+    let scales = blob_at(&plan, word(&plan, tensor_at("qkv", 10)));
+    for scale in [f32::NAN, 0.0, -1.0, 1e-40] {
+        assert_eq!(
+            found(&[(scales + 20, scale.to_bits())]),
+            Problem::BadFloat { field: "scales" },
+            "{scale}"
+        );
+    }
+    // Scales that the plan does not say.
+    let mut silent = plan.clone();
+    let at = tensor_at("qkv", 10);
+    silent[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    testing::reseal(&mut silent);
+    let silent = Plan::parse(&silent).unwrap();
+    let qkv = silent.tensors().nth(tensor("qkv") as usize).unwrap();
+    assert_eq!((qkv.scales, qkv.scale_of(0)), (&[][..], None));
+}
+
+#[test]
 fn attention_writes_all_of_its_output() {
-    let row_stride = op_at(tiny::OP_ATTENTION, 7 + 6 + 18 + 1);
-    let head_stride = op_at(tiny::OP_ATTENTION, 7 + 6 + 18 + 2);
+    let row_stride = op_at("attention", 7 + 6 + 18 + 1);
+    let head_stride = op_at("attention", 7 + 6 + 18 + 2);
     let plan = testing::tiny_plan(1);
     assert_eq!((word(&plan, row_stride), word(&plan, head_stride)), (8, 4));
     // Rows further apart than two heads of four: the space between would keep old bytes.
@@ -415,22 +623,32 @@ fn attention_writes_all_of_its_output() {
 #[test]
 fn an_op_does_not_write_what_it_reads() {
     // norm1 in the stem's memory.
-    let found = problem(&[(tensor_at(tiny::NORM1, 7), 768)]).2;
-    assert_eq!(found, Problem::Overlap { tensor: tiny::STEM });
+    let found = problem(&[(tensor_at("norm1", 7), 768)]).2;
+    assert_eq!(
+        found,
+        Problem::Overlap {
+            tensor: tensor("stem")
+        }
+    );
     // A residual only half in place.
-    let found = problem(&[(tensor_at(tiny::STREAM1, 7), 768 - 64)]).2;
-    assert_eq!(found, Problem::Overlap { tensor: tiny::STEM });
+    let found = problem(&[(tensor_at("stream1", 7), 768 - 64)]).2;
+    assert_eq!(
+        found,
+        Problem::Overlap {
+            tensor: tensor("stem")
+        }
+    );
 }
 
 #[test]
 fn nothing_is_read_before_it_is_written() {
-    let (_, index, found) = problem(&[(op_at(tiny::OP_QKV, 3), tiny::NORM2)]);
+    let (_, index, found) = problem(&[(op_at("qkv", 3), tensor("norm2"))]);
     assert_eq!(
         (index, found),
         (
-            tiny::OP_QKV,
+            op("qkv"),
             Problem::NotWritten {
-                tensor: tiny::NORM2
+                tensor: tensor("norm2")
             }
         )
     );
@@ -439,14 +657,14 @@ fn nothing_is_read_before_it_is_written() {
 #[test]
 fn nothing_is_read_after_its_memory_is_reused() {
     // qkv moves onto the stem's memory, which proj still needs as its residual.
-    let (_, index, found) = problem(&[(tensor_at(tiny::QKV, 7), 256)]);
+    let (_, index, found) = problem(&[(tensor_at("qkv", 7), 256)]);
     assert_eq!(
         (index, found),
         (
-            tiny::OP_PROJ,
+            op("proj"),
             Problem::Clobbered {
-                tensor: tiny::STEM,
-                by: tiny::OP_QKV
+                tensor: tensor("stem"),
+                by: op("qkv")
             }
         )
     );
@@ -456,10 +674,9 @@ fn nothing_is_read_after_its_memory_is_reused() {
 fn weights_are_checked_and_their_padding_is_zero() {
     // The stem is 27 × 8: 27 is padded to 32, so the last step of the last block of four is padding.
     let plan = testing::tiny_plan(1);
-    let id = word(&plan, op_at(tiny::OP_STEM, 22)) as usize;
+    let id = word(&plan, op_at("stem", 22)) as usize;
     let blobs = word(&plan, header::BLOBS) as usize;
-    let data = word(&plan, header::DATA) as usize;
-    let weights = data + word(&plan, blobs + id * BLOB_LEN) as usize;
+    let weights = blob_at(&plan, id as u32);
     assert_eq!(word(&plan, blobs + id * BLOB_LEN + 4), 256);
     let last = weights + 252;
     assert_eq!(word(&plan, last), 0);
@@ -504,8 +721,8 @@ fn blobs_tile_the_data_section() {
 
 #[test]
 fn messages_name_the_op_and_its_byte() {
-    let text = refused(&[(op_at(tiny::OP_QKV, 7), 63)]).to_string();
-    let at = op_at(tiny::OP_QKV, 0);
+    let text = refused(&[(op_at("qkv", 7), 63)]).to_string();
+    let at = op_at("qkv", 0);
     assert!(
         text.starts_with(&format!("op 2 `qkv` (byte {at}): ")),
         "{text}"
