@@ -10,7 +10,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from vitlet_models import dualvit, export, pvtv2, sepvit, swin
-from vitlet_models.checkpoints import randomise
+from vitlet_models.checkpoints import images, randomise
 
 PVT = {"channels": (8, 16), "depths": (1, 1), "heads": (1, 2), "mlp_ratios": (2, 2)}
 DUAL = dualvit.Config(4, (8, 8, 8, 8), (1, 1, 2, 1), (1, 2, 2, 2))
@@ -54,6 +54,33 @@ def test_tiny(name, opset, tmp_path):
         expected = model(image).numpy()
     got = ReferenceEvaluator(file).run(None, {"image": image.numpy()})[0]
     np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("name", TINY)
+def test_symbolic_batch(name, dynamo, tmp_path):
+    """Three images at once are three times one, by both exporters."""
+    make, size = TINY[name]
+    model, path = make().eval(), tmp_path / "tiny.onnx"
+    randomise(model, 0)
+    export.to_onnx(model, size, path, 18, dynamo=dynamo, symbolic_batch=True)
+    file = onnx.load(path)
+    assert file.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    image = images(3, size, 1)
+    with torch.no_grad():
+        expected = np.concatenate([model(image[i : i + 1]).numpy() for i in range(3)])
+    got = ReferenceEvaluator(file).run(None, {"image": image.numpy()})[0]
+    np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+def test_batch_norm(tmp_path):
+    """Folded into the stem's convolutions, unless it is kept."""
+    make, size = TINY["dualvit"]
+    model, path = make().eval(), tmp_path / "tiny.onnx"
+    model.fix_queries(size)
+    for keep, count in ((False, 0), (True, 3)):
+        export.to_onnx(model, size, path, keep_batch_norm=keep)
+        assert sum(node.op_type == "BatchNormalization" for node in onnx.load(path).graph.node) == count
 
 
 def run(*arguments):

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from vitlet_models import checkpoints, export, layers, registry
+from vitlet_models import checkpoints, export, layers, registry, variants
 
 
 def input_size(text):
@@ -43,7 +43,19 @@ def arguments():
     one.add_argument("--opset", type=positive, default=export.OPSET, metavar="N", help="ONNX operator set; %(default)s if left out")
     one.add_argument("--seed", type=int, default=0, metavar="N", help="of the random weights; %(default)s if left out")
     one.add_argument("--no-aux-head", action="store_true", help="Dual-ViT without its auxiliary head")
-    return parser.parse_args()
+    many = verbs.add_parser(
+        "variants", help="write the files that a compiler is tried on: networks of other packages, too, by both exporters"
+    )
+    many.add_argument(
+        "patterns", nargs="*", metavar="PATTERN", help="files to write, as 'dualvit_s*'; all of them (some 11 GB) if left out"
+    )
+    many.add_argument("--out", type=Path, metavar="DIR", help="where to; files that are there already are kept")
+    many.add_argument("--again", action="store_true", help="write them anew")
+    many.add_argument("--list", action="store_true", help="print what would be written")
+    args = parser.parse_args()
+    if args.verb == "variants" and not (args.out or args.list):
+        many.error("where to? (--out DIR, or --list)")
+    return args
 
 
 def parameters(model):
@@ -76,11 +88,24 @@ def run_export(args):
     )
 
 
+def run_variants(args):
+    """Writes the files; a failure stops none of the others."""
+    if args.list:
+        print("\n".join(variants.lines(variants.matching(args.patterns))))
+        return
+    failures = variants.run(args.out, args.patterns, args.again, lambda line: print(line, flush=True))
+    if failures:
+        raise ValueError(f"{failures} files could not be written")
+
+
+VERBS = {"list": lambda _: run_list(), "export": run_export, "variants": run_variants}
+
+
 def main():
     """Exits with status 1 and one line on what went wrong."""
     args = arguments()
     try:
-        run_list() if args.verb == "list" else run_export(args)
+        VERBS[args.verb](args)
     except (layers.InputSizeError, checkpoints.CheckpointError, registry.UnknownModelError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

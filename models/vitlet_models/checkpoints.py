@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 # How files wrap the state dict: training scripts of PVTv2, Swin, SepViT; of Dual-ViT (spec dualvit §3).
@@ -150,6 +151,10 @@ def resize_bias_table(table, rows):
     return image.squeeze(0).flatten(1).transpose(0, 1)
 
 
+# Parameters that act as a part of the input, not as weights: at first zero or almost.
+LEARNED_INPUTS = ("relative_position_bias_table", "win_tokens", "cls_token", "pos_embed")
+
+
 @torch.no_grad()
 def randomise(model, seed):
     """Gives every parameter and every statistic a random value, the same for the same seed.
@@ -169,8 +174,8 @@ def randomise(model, seed):
         if name == "running_var":
             tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
         elif name.startswith("gamma"):
-            normal(tensor, 0.5, 0.1)
-        elif name == "relative_position_bias_table" or name == "win_tokens" or key == "q":
+            tensor.copy_(0.1 + 0.9 * torch.rand(tensor.shape, generator=generator))
+        elif name in LEARNED_INPUTS or key == "q":
             normal(tensor, 0.0, 0.5)
         elif name == "weight" and tensor.dim() == 1:
             normal(tensor, 1.0, 0.1)
@@ -178,3 +183,31 @@ def randomise(model, seed):
             normal(tensor, 0.0, tensor[0].numel() ** -0.5)
         else:
             normal(tensor, 0.0, 0.1)
+
+
+@torch.no_grad()
+def settle(model, input_size, seed):
+    """Gives every batch norm the mean and the variance of what reaches it on random images.
+
+    With statistics that are random too, a deep network's signal dies away: its logits would hardly depend on the image.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    if norms:
+        model(images(8, input_size, seed))
+    for norm in norms:
+        norm.eval()
+        # In few digits: another machine's last bits are then no other weights.
+        norm.running_mean.copy_(norm.running_mean.bfloat16())
+        norm.running_var.copy_(norm.running_var.bfloat16())
+
+
+def images(count, input_size, seed):
+    """Random images: large soft patches and some noise, with about the mean and deviation of normalised photos."""
+    generator = torch.Generator().manual_seed(seed)
+    patches = torch.randn(count, 3, 8, 8, generator=generator)
+    patches = functional.interpolate(patches, input_size, mode="bilinear", align_corners=False)
+    return patches + 0.3 * torch.randn(count, 3, *input_size, generator=generator)

@@ -14,15 +14,34 @@ from vitlet_models.dualvit import DualVit
 OPSET = 17
 
 
-def to_onnx(model, input_size, path, opset=OPSET):
-    """Writes one network. PyTorch's classic exporter: it follows the code line by line, so the graph is predictable."""
+def to_onnx(model, input_size, path, opset=OPSET, dynamo=False, symbolic_batch=False, keep_batch_norm=False, external_data=False):
+    """Writes one network. By default with PyTorch's classic exporter: it follows the code line by line, so the graph is
+    predictable.
+
+    `variants` has the other ways: `dynamo` is the newer exporter; a symbolic batch is called `batch`; batch norms are
+    folded into convolutions unless they are kept (by the classic exporter only); `external_data` puts the weights into
+    a file beside it (by the newer one only).
+    """
     model.eval()
-    image = torch.zeros(1, 3, *input_size)
+    # A size of 1 would be taken for a constant.
+    image = torch.zeros(2 if symbolic_batch else 1, 3, *input_size)
+    options = {"input_names": ["image"], "output_names": ["logits"], "opset_version": opset, "dynamo": dynamo}
+    if dynamo:
+        options |= {"external_data": external_data, "verbose": False}
+        if symbolic_batch:
+            options["dynamic_shapes"] = ({0: torch.export.Dim("batch")},)
+    else:
+        # Batch norm is folded in the mode EVAL alone; the network is in that mode either way.
+        options["training"] = torch.onnx.TrainingMode.PRESERVE if keep_batch_norm else torch.onnx.TrainingMode.EVAL
+        if symbolic_batch:
+            options["dynamic_axes"] = {"image": {0: "batch"}, "logits": {0: "batch"}}
     with warnings.catch_warnings():
         # It says of itself that it is the old one, and of Python numbers that they are constants: they are to be.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        torch.onnx.export(model, (image,), str(path), input_names=["image"], output_names=["logits"], opset_version=opset, dynamo=False)
+        # Of batch norm that is kept: constants may be folded all the same, as nothing is trained.
+        warnings.filterwarnings("ignore", "It is recommended that constant folding", UserWarning)
+        torch.onnx.export(model, (image,), str(path), **options)
 
 
 def prepare(name, checkpoint=None, input_size=None, classes=None, seed=0, aux_head=True):

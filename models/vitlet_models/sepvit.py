@@ -133,8 +133,11 @@ class Block(nn.Module):
     def windows_with_tokens(self, x):
         """(N·windows)×(1 + window²)×C."""
         batch, _, channels = x.shape
-        # A number even while the exporter follows: with one image, the tokens are a constant.
-        tokens = torch.cat([self.win_tokens.reshape(-1, 1, channels)] * int(batch))
+        tokens = self.win_tokens
+        # With one image they are a constant, and are to be one in the exported file.
+        if batch != 1:
+            tokens = tokens.expand(batch, -1, -1, -1)
+        tokens = tokens.reshape(-1, 1, channels)
         return torch.cat((tokens, to_windows(x, self.side, self.window)), dim=1)
 
     def forward(self, x):
