@@ -14,9 +14,8 @@ pub use operand::{AttentionShape, Operand};
 pub use view::View;
 
 use crate::error::{at_least, exact, length, row_range, rule, size, values};
-use crate::gemm::{DIM_MAX, ROWS, TENSOR_MAX, padded_k, padded_n};
+use crate::gemm::{DIM_MAX, TENSOR_MAX, padded_k};
 use crate::isa::dispatch;
-use crate::scratch::space;
 use crate::{Kernel, Out, ParamError, SizeError};
 
 const HEADS_MAX: usize = 1 << 16;
@@ -278,20 +277,11 @@ impl<'a> Attention<'a> {
         self.out.tensor_rows * self.out.view.row_stride
     }
 
-    /// Scratch bytes `run` needs: packed keys and values of a head, and the logits and both probability planes of some query rows.
+    /// Scratch bytes `run` needs: packed keys and values of a head and group, and the logits and both probability planes of some query rows (with several
+    /// slots, of all of a group).
     #[must_use]
     pub fn scratch_len(&self) -> usize {
-        let AttentionShape { head_dim, keys, .. } = self.shape;
-        let (pitch, dim) = (padded_k(keys), padded_k(head_dim));
-        let pieces = [
-            space::<i8>(pitch * dim),
-            space::<i8>(pitch * padded_n(head_dim)),
-            space::<i8>(ROWS * dim),
-            space::<i32>(ROWS * pitch),
-            space::<i8>(ROWS * pitch),
-            space::<i8>(ROWS * pitch),
-        ];
-        pieces.into_iter().fold(0, usize::saturating_add)
+        self.workspace_len()
     }
 
     /// Multiply-accumulates of the whole operation: q·kᵀ and one product with each slot of v (the second plane of v is our own affair).

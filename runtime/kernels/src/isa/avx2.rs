@@ -137,8 +137,17 @@ impl Isa for Avx2 {
         fn and_i16(a: __m128i, b: __m128i) -> __m128i { _mm_and_si128(a, b) }
         fn mulr_i16(a: __m128i, b: __m128i) -> __m128i { _mm_mulhrs_epi16(a, b) }
         fn shift_right_round_i16(a: __m128i, n: __m128i) -> __m128i { shift_right_round(a, n) }
+        fn add_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
         fn sub_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
         fn max_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_max_epi32(a, b) }
+        fn min_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_min_epi32(a, b) }
+        fn select_equal(a: __m256i, b: __m256i, yes: __m256i, no: __m256i) -> __m256i {
+            _mm256_blendv_epi8(no, yes, _mm256_cmpeq_epi32(a, b))
+        }
+        fn narrow_capped(a: __m256i, cap: i16) -> __m128i {
+            let a = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
+            _mm_min_epi16(a, _mm_set1_epi16(cap))
+        }
         fn reduce_max(a: __m256i) -> i32 {
             let a = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
             let a = _mm_max_epi32(a, _mm_shuffle_epi32::<0b01_00_11_10>(a));
@@ -264,6 +273,57 @@ impl Isa for Avx2 {
             acc = self.tap_pair(acc, [x1[1], x2[1]], [w[4], w[5]]);
             acc = self.tap_pair(acc, [x0[2], x1[2]], [w[6], w[7]]);
             self.tap(acc, x2[2], w[8])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_keys(self, rows: [*const i8; 4], to: *mut i8) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let word = |row: *const i8| _mm_loadu_si128(row.cast());
+            let rows = [word(rows[0]), word(rows[1]), word(rows[2]), word(rows[3])];
+            let upper = [
+                _mm_unpacklo_epi32(rows[0], rows[1]),
+                _mm_unpackhi_epi32(rows[0], rows[1]),
+            ];
+            let lower = [
+                _mm_unpacklo_epi32(rows[2], rows[3]),
+                _mm_unpackhi_epi32(rows[2], rows[3]),
+            ];
+            for half in 0..2 {
+                let to = to.add(64 * half);
+                let words = _mm_unpacklo_epi64(upper[half], lower[half]);
+                _mm_storeu_si128(to.cast(), words);
+                let words = _mm_unpackhi_epi64(upper[half], lower[half]);
+                _mm_storeu_si128(to.add(32).cast(), words);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn pack_values(self, rows: [*const i8; 4], to: [*mut i8; 2]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bytes = |row: *const i8| _mm_loadu_si128(row.cast());
+            let rows = [
+                bytes(rows[0]),
+                bytes(rows[1]),
+                bytes(rows[2]),
+                bytes(rows[3]),
+            ];
+            let upper = [
+                _mm_unpacklo_epi8(rows[0], rows[1]),
+                _mm_unpackhi_epi8(rows[0], rows[1]),
+            ];
+            let lower = [
+                _mm_unpacklo_epi8(rows[2], rows[3]),
+                _mm_unpackhi_epi8(rows[2], rows[3]),
+            ];
+            for half in 0..2 {
+                let columns = _mm_unpacklo_epi16(upper[half], lower[half]);
+                _mm_storeu_si128(to[half].cast(), columns);
+                let columns = _mm_unpackhi_epi16(upper[half], lower[half]);
+                _mm_storeu_si128(to[half].add(16).cast(), columns);
+            }
         }
     }
 

@@ -115,8 +115,14 @@ pub(crate) trait Isa: Copy {
     /// `(a + (1 << n >> 1)) >> n` per lane, a ≥ 0, n in 0..=15.
     fn shift_right_round_i16(self, a: Self::I16, n: Self::I16) -> Self::I16;
 
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     fn max_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    fn min_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// `yes` where a = b, else `no`.
+    fn select_equal(self, a: Self::I32, b: Self::I32, yes: Self::I32, no: Self::I32) -> Self::I32;
+    /// `min(a, cap)` for a ≥ 0.
+    fn narrow_capped(self, a: Self::I32, cap: i16) -> Self::I16;
     /// Largest lane.
     fn reduce_max(self, a: Self::I32) -> i32;
     /// Sum of the lanes.
@@ -207,6 +213,17 @@ pub(crate) trait Isa: Copy {
         columns: [Self::Column; 3],
         window: &Self::Window,
     ) -> [Self::I32; 2];
+
+    /// Packs 16 of K for 4 columns of a panel of 8, one column in each row: 4 of K for the 4 columns take 16 bytes in every 32 of `to`.
+    ///
+    /// # Safety
+    /// Rows are valid for reading 16 elements; `to` is for writing 16, and so are 32, 64 and 96 behind it.
+    unsafe fn pack_keys(self, rows: [*const i8; 4], to: *mut i8);
+    /// Packs 4 of K for 16 columns, one K in each row: to a panel of 8 columns each.
+    ///
+    /// # Safety
+    /// Rows are valid for reading 16 elements; both of `to` for writing 32.
+    unsafe fn pack_values(self, rows: [*const i8; 4], to: [*mut i8; 2]);
 
     /// `init + a·b` for R ≤ [`Isa::ROWS`] rows and one panel of 8 columns. Rows or weights must not hold −128 both.
     ///

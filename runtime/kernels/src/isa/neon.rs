@@ -149,11 +149,31 @@ macro_rules! neon {
                 fn and_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t { vandq_s16(a, b) }
                 fn mulr_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t { vqrdmulhq_s16(a, b) }
                 fn shift_right_round_i16(a: int16x8_t, n: int16x8_t) -> int16x8_t { vrshlq_s16(a, vnegq_s16(n)) }
+                fn add_i32(a: Pair<int32x4_t>, b: Pair<int32x4_t>) -> Pair<int32x4_t> {
+                    Pair(vaddq_s32(a.0, b.0), vaddq_s32(a.1, b.1))
+                }
                 fn sub_i32(a: Pair<int32x4_t>, b: Pair<int32x4_t>) -> Pair<int32x4_t> {
                     Pair(vsubq_s32(a.0, b.0), vsubq_s32(a.1, b.1))
                 }
                 fn max_i32(a: Pair<int32x4_t>, b: Pair<int32x4_t>) -> Pair<int32x4_t> {
                     Pair(vmaxq_s32(a.0, b.0), vmaxq_s32(a.1, b.1))
+                }
+                fn min_i32(a: Pair<int32x4_t>, b: Pair<int32x4_t>) -> Pair<int32x4_t> {
+                    Pair(vminq_s32(a.0, b.0), vminq_s32(a.1, b.1))
+                }
+                fn select_equal(
+                    a: Pair<int32x4_t>,
+                    b: Pair<int32x4_t>,
+                    yes: Pair<int32x4_t>,
+                    no: Pair<int32x4_t>
+                ) -> Pair<int32x4_t> {
+                    Pair(
+                        vbslq_s32(vceqq_s32(a.0, b.0), yes.0, no.0),
+                        vbslq_s32(vceqq_s32(a.1, b.1), yes.1, no.1),
+                    )
+                }
+                fn narrow_capped(a: Pair<int32x4_t>, cap: i16) -> int16x8_t {
+                    vminq_s16(vqmovn_high_s32(vqmovn_s32(a.0), a.1), vdupq_n_s16(cap))
                 }
                 fn reduce_max(a: Pair<int32x4_t>) -> i32 { vmaxvq_s32(vmaxq_s32(a.0, a.1)) }
                 fn reduce_add(a: Pair<int32x4_t>) -> i32 { vaddvq_s32(vaddq_s32(a.0, a.1)) }
@@ -220,6 +240,17 @@ macro_rules! neon {
                 // SAFETY: the caller's promise.
                 let x = unsafe { [vld1q_s8(x[0]), vld1q_s8(x[1])] };
                 tap_pair(acc, x, w)
+            }
+
+            #[inline(always)]
+            unsafe fn pack_keys(self, rows: [*const i8; 4], to: *mut i8) {
+                // SAFETY: the caller's promise.
+                unsafe { pack_keys(rows, to) }
+            }
+            #[inline(always)]
+            unsafe fn pack_values(self, rows: [*const i8; 4], to: [*mut i8; 2]) {
+                // SAFETY: the caller's promise.
+                unsafe { pack_values(rows, to) }
             }
 
             #[inline(always)]
@@ -469,6 +500,75 @@ fn entries(tables: &[int8x16x4_t; 4], bytes: int8x16_t) -> int8x16_t {
         y = vqtbx4q_s8(y, tables[2], index);
         index = vsubq_u8(index, step);
         vqtbx4q_s8(y, tables[3], index)
+    }
+}
+
+/// See [`Isa::pack_keys`]: a transposition of 4 × 4 words.
+#[inline(always)]
+unsafe fn pack_keys(rows: [*const i8; 4], to: *mut i8) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let word = |row: *const i8| vreinterpretq_s32_s8(vld1q_s8(row));
+        let rows = [word(rows[0]), word(rows[1]), word(rows[2]), word(rows[3])];
+        let pairs = [
+            vzip1q_s32(rows[0], rows[1]),
+            vzip2q_s32(rows[0], rows[1]),
+            vzip1q_s32(rows[2], rows[3]),
+            vzip2q_s32(rows[2], rows[3]),
+        ];
+        let low =
+            |upper, lower| vzip1q_s64(vreinterpretq_s64_s32(upper), vreinterpretq_s64_s32(lower));
+        let high =
+            |upper, lower| vzip2q_s64(vreinterpretq_s64_s32(upper), vreinterpretq_s64_s32(lower));
+        vst1q_s8(to, vreinterpretq_s8_s64(low(pairs[0], pairs[2])));
+        vst1q_s8(to.add(32), vreinterpretq_s8_s64(high(pairs[0], pairs[2])));
+        vst1q_s8(to.add(64), vreinterpretq_s8_s64(low(pairs[1], pairs[3])));
+        vst1q_s8(to.add(96), vreinterpretq_s8_s64(high(pairs[1], pairs[3])));
+    }
+}
+
+/// See [`Isa::pack_values`].
+#[inline(always)]
+unsafe fn pack_values(rows: [*const i8; 4], to: [*mut i8; 2]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let [r0, r1, r2, r3] = [
+            vld1q_s8(rows[0]),
+            vld1q_s8(rows[1]),
+            vld1q_s8(rows[2]),
+            vld1q_s8(rows[3]),
+        ];
+        let columns = interleave(r0, r1, r2, r3);
+        vst1q_s8(to[0], columns[0]);
+        vst1q_s8(to[0].add(16), columns[1]);
+        vst1q_s8(to[1], columns[2]);
+        vst1q_s8(to[1].add(16), columns[3]);
+    }
+}
+
+/// The bytes of four rows, side by side for each of 16 columns.
+#[inline(always)]
+pub(super) fn interleave(
+    r0: int8x16_t,
+    r1: int8x16_t,
+    r2: int8x16_t,
+    r3: int8x16_t,
+) -> [int8x16_t; 4] {
+    // SAFETY: register operations of the baseline instruction set.
+    unsafe {
+        let pairs = |a, b| {
+            [
+                vreinterpretq_s16_s8(vzip1q_s8(a, b)),
+                vreinterpretq_s16_s8(vzip2q_s8(a, b)),
+            ]
+        };
+        let (upper, lower) = (pairs(r0, r1), pairs(r2, r3));
+        [
+            vreinterpretq_s8_s16(vzip1q_s16(upper[0], lower[0])),
+            vreinterpretq_s8_s16(vzip2q_s16(upper[0], lower[0])),
+            vreinterpretq_s8_s16(vzip1q_s16(upper[1], lower[1])),
+            vreinterpretq_s8_s16(vzip2q_s16(upper[1], lower[1])),
+        ]
     }
 }
 

@@ -7,7 +7,7 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::Isa;
-use super::neon::Pair;
+use super::neon::{Pair, interleave};
 use crate::NeonDotprod;
 
 /// See [`Isa::tile`]. 8 rows in assembly, fewer in intrinsics.
@@ -327,27 +327,6 @@ pub(super) unsafe fn tile_wide(
 pub(super) type Column = [int8x16_t; 4];
 /// Three columns of weights alike, with 0 for the fourth row.
 pub(super) type Window = [Column; 3];
-
-/// Interleaves four rows of 16 channels.
-#[inline(always)]
-fn interleave(r0: int8x16_t, r1: int8x16_t, r2: int8x16_t, r3: int8x16_t) -> Column {
-    // SAFETY: register operations of the baseline instruction set.
-    unsafe {
-        let pairs = |a, b| {
-            [
-                vreinterpretq_s16_s8(vzip1q_s8(a, b)),
-                vreinterpretq_s16_s8(vzip2q_s8(a, b)),
-            ]
-        };
-        let (upper, lower) = (pairs(r0, r1), pairs(r2, r3));
-        [
-            vreinterpretq_s8_s16(vzip1q_s16(upper[0], lower[0])),
-            vreinterpretq_s8_s16(vzip2q_s16(upper[0], lower[0])),
-            vreinterpretq_s8_s16(vzip1q_s16(upper[1], lower[1])),
-            vreinterpretq_s8_s16(vzip2q_s16(upper[1], lower[1])),
-        ]
-    }
-}
 
 /// See [`Isa::load_column`].
 #[inline(always)]

@@ -8,6 +8,7 @@ mod attention;
 mod convolution;
 mod data;
 mod elementwise;
+mod groups;
 mod layernorm;
 mod linear;
 mod max_pool;

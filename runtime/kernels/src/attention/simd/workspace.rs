@@ -1,0 +1,153 @@
+//! The pieces of scratch, for one head and group at a time.
+
+use super::super::{Attention, AttentionShape};
+use crate::SizeError;
+use crate::gemm::{NR, ROWS, padded_k, padded_n};
+use crate::scratch::{carve, space};
+
+pub(super) struct Workspace<'s> {
+    /// Packed keys: N = keys, K = head size. Past the last key, anything.
+    pub(super) keys: &'s mut [i8],
+    /// Packed values: N = head size, K = keys. Past the last key, anything, for weights are 0 there.
+    pub(super) values: &'s mut [i8],
+    /// Query rows of a tile padded to the packed K, if they cannot be read in place.
+    pub(super) queries: &'s mut [i8],
+    /// `[ROWS][padded keys]`.
+    pub(super) logits: &'s mut [i32],
+    /// The exponentials' upper 7 bits, `[rows][padded keys]`; rows of a tile, or with slots of a group.
+    pub(super) high: &'s mut [i8],
+    /// The lower 7 bits.
+    pub(super) low: &'s mut [i8],
+    /// Output scale ÷ sum of the exponentials, for every row of the planes.
+    pub(super) factors: &'s mut [f32],
+    /// Where rows go that were not asked for.
+    pub(super) spare: &'s mut [i8],
+    /// Queries of each group to be computed, if the output has a table.
+    pub(super) hulls: &'s mut [[u32; 2]],
+    /// A window's bias of a head, expanded (see [`super::bias`]).
+    pub(super) bias: &'s mut [i32],
+    /// A window's bias of a head, in reverse.
+    pub(super) reversed: &'s mut [i32],
+    /// Labels of a group, if there is a mask.
+    pub(super) labels: &'s mut [i32],
+}
+
+/// Elements of the pieces.
+struct Sizes {
+    keys: usize,
+    values: usize,
+    queries: usize,
+    logits: usize,
+    planes: usize,
+    rows: usize,
+    spare: usize,
+    hulls: usize,
+    bias: usize,
+    reversed: usize,
+    labels: usize,
+}
+
+impl Sizes {
+    fn new(op: &Attention<'_>) -> Self {
+        let AttentionShape {
+            head_dim,
+            groups,
+            slots,
+            queries,
+            keys,
+            ..
+        } = op.shape;
+        let (pitch, dim) = (padded_k(keys), padded_k(head_dim));
+        let rows = if slots > 1 { queries } else { ROWS };
+        let (bias, reversed) = op.bias_sizes();
+        Self {
+            keys: pitch * dim,
+            values: pitch * padded_n(head_dim),
+            queries: ROWS * dim,
+            logits: ROWS * pitch,
+            planes: rows * pitch,
+            rows,
+            spare: padded_n(head_dim),
+            hulls: op.out.rows.map_or(0, |_| groups),
+            bias,
+            reversed,
+            labels: op.mask.map_or(0, |_| padded_n(keys)),
+        }
+    }
+}
+
+impl Attention<'_> {
+    /// Scratch bytes a run needs.
+    pub(in super::super) fn workspace_len(&self) -> usize {
+        let sizes = Sizes::new(self);
+        let pieces = [
+            space::<i8>(sizes.keys),
+            space::<i8>(sizes.values),
+            space::<i8>(sizes.queries),
+            space::<i32>(sizes.logits),
+            space::<i8>(sizes.planes),
+            space::<i8>(sizes.planes),
+            space::<f32>(sizes.rows),
+            space::<i8>(sizes.spare),
+            space::<[u32; 2]>(sizes.hulls),
+            space::<i32>(sizes.bias),
+            space::<i32>(sizes.reversed),
+            space::<i32>(sizes.labels),
+        ];
+        pieces.into_iter().fold(0, usize::saturating_add)
+    }
+
+    /// Elements of the expanded bias, and of the reversed one.
+    fn bias_sizes(&self) -> (usize, usize) {
+        let vector = |len: usize| len.saturating_add(NR);
+        match (&self.bias, self.mask) {
+            (Some(bias), _) => bias.window.map_or((0, 0), |[height, width]| {
+                let (height, width) = (height as usize, width as usize);
+                let runs = width.saturating_mul(2 * height - 1);
+                let entries = (2 * width - 1).saturating_mul(2 * height - 1);
+                (vector(runs.saturating_mul(width)), vector(entries))
+            }),
+            (None, Some(_)) => (padded_n(self.shape.keys), 0),
+            (None, None) => (0, 0),
+        }
+    }
+}
+
+impl<'s> Workspace<'s> {
+    pub(super) fn new(op: &Attention<'_>, scratch: &'s mut [i8]) -> Result<Self, SizeError> {
+        let sizes = Sizes::new(op);
+        let (keys, rest) = carve(scratch, sizes.keys)?;
+        let (values, rest) = carve(rest, sizes.values)?;
+        let (queries, rest) = carve(rest, sizes.queries)?;
+        let (logits, rest) = carve(rest, sizes.logits)?;
+        let (high, rest) = carve(rest, sizes.planes)?;
+        let (low, rest) = carve(rest, sizes.planes)?;
+        let (factors, rest) = carve(rest, sizes.rows)?;
+        let (spare, rest) = carve(rest, sizes.spare)?;
+        let (hulls, rest) = carve(rest, sizes.hulls)?;
+        let (bias, rest) = carve(rest, sizes.bias)?;
+        let (reversed, rest) = carve(rest, sizes.reversed)?;
+        let (labels, _) = carve(rest, sizes.labels)?;
+        let this = Self {
+            keys,
+            values,
+            queries,
+            logits,
+            high,
+            low,
+            factors,
+            spare,
+            hulls,
+            bias,
+            reversed,
+            labels,
+        };
+        // Paddings of queries and planes: never written again.
+        this.queries.fill(0);
+        this.high.fill(0);
+        this.low.fill(0);
+        // The bias where there is none.
+        this.bias.fill(0);
+        Ok(this)
+    }
+}
