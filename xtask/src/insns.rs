@@ -79,8 +79,8 @@ impl Budget {
 }
 
 /// What one run measured.
-struct Count {
-    instructions: u64,
+pub(crate) struct Count {
+    pub(crate) instructions: u64,
     kernel: String,
 }
 
@@ -94,15 +94,10 @@ pub(crate) fn check(project: &Project) -> Result<()> {
 }
 
 fn run(project: &Project, cpus: &[String], model: Option<&Path>, bless: bool) -> Result<()> {
-    let program = dist::device(project)?;
+    let counter = Counter::new(project)?;
     let toolchain = Toolchain::with_library(&project.sh, DEVICE)
         .context("a toolchain just built the program")?;
     let rustc = toolchain.version(&project.sh)?;
-    let counter = Counter {
-        project,
-        program,
-        plugin: build_plugin(project)?,
-    };
     let plans = match model {
         Some(plan) => vec![(plan.display().to_string(), plan.to_path_buf())],
         None => project
@@ -178,14 +173,24 @@ fn compare(budget: &Budget, rustc: &str, counts: &Counts) -> Result<()> {
 }
 
 /// The boards' program and the plugin that counts its instructions.
-struct Counter<'a> {
+pub(crate) struct Counter<'a> {
     project: &'a Project,
     program: PathBuf,
     plugin: PathBuf,
 }
 
-impl Counter<'_> {
-    fn one_inference(&self, plan: &Path, cpu: &str) -> Result<Count> {
+impl<'a> Counter<'a> {
+    /// Builds both.
+    pub(crate) fn new(project: &'a Project) -> Result<Self> {
+        Ok(Self {
+            project,
+            program: dist::device(project)?,
+            plugin: build_plugin(project)?,
+        })
+    }
+
+    /// Counts the instructions of one inference of a plan on a CPU that QEMU knows.
+    pub(crate) fn one_inference(&self, plan: &Path, cpu: &str) -> Result<Count> {
         let one = self.bench(plan, cpu, 1)?;
         let two = self.bench(plan, cpu, 2)?;
         let instructions = two.instructions.checked_sub(one.instructions);

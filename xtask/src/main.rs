@@ -5,6 +5,7 @@
 //! | `setup` | finds, and installs, what the other verbs need |
 //! | `test` | every check there is, in order |
 //! | `test_models` | the tests of the Python package in `models/` |
+//! | `models` | the large models: exported, compiled, compared; writes `docs/models.md` |
 //! | `dist` | the release programs |
 //! | `insns` | instructions of one inference, counted by QEMU, against `budgets/instructions.toml` |
 //! | `budgets` | sizes against `budgets/sizes.toml` |
@@ -21,6 +22,7 @@
 mod budgets;
 mod dist;
 mod insns;
+mod models;
 mod project;
 mod setup;
 mod test;
@@ -47,6 +49,7 @@ enum Verb {
     Setup(setup::Args),
     Test(test::Args),
     TestModels(test_models::Args),
+    Models(models::Args),
     Dist(dist::Args),
     Insns(insns::Args),
     Budgets(budgets::Args),
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Verb::Setup(args) => setup::verb(&project, args),
         Verb::Test(args) => test::verb(&project, args),
         Verb::TestModels(args) => test_models::verb(&project, args),
+        Verb::Models(args) => models::verb(&project, args),
         Verb::Dist(args) => dist::verb(&project, args),
         Verb::Insns(args) => insns::verb(&project, args),
         Verb::Budgets(args) => budgets::verb(&project, args),

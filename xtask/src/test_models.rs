@@ -33,7 +33,7 @@ pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
 }
 
 /// The Python of an environment that holds what the tests need.
-fn environment(project: &Project) -> Result<PathBuf> {
+pub(crate) fn environment(project: &Project) -> Result<PathBuf> {
     let sh = &project.sh;
     let venv = project.target.join("models-venv");
     let python = venv.join("bin/python");
