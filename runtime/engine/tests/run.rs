@@ -34,7 +34,7 @@ fn every_op_gives_the_same_bytes_on_any_kernel_and_any_number_of_threads() {
 /// the tiny network) may change them.
 #[test]
 fn every_op_gives_the_bytes_that_other_machines_gave() {
-    const TRACES: [u32; 4] = [0x1399_f8a2, 0x2a32_01cb, 0x2502_3e39, 0xd3f5_aacf];
+    const TRACES: [u32; 4] = [0xbd57_ea26, 0xb01e_9ebd, 0x2067_a8a3, 0x23c5_9d48];
     let found = [0, 1, 2, 3].map(|seed| {
         let bytes = testing::tiny_plan(seed);
         let plan = Plan::parse(&bytes).unwrap();

@@ -455,10 +455,10 @@ impl Net {
                 .weights(seen.rows[i].constants * seen.rows[i].stride)
         });
         let rows = core::array::from_fn(|i| seen.rows[i].rows(&constants[i]));
-        let logit_scale: [f32; 2] = core::array::from_fn(|_| 0.2 + self.random.unit());
+        let logit_scale: [f32; 2] = core::array::from_fn(|_| 1.0 + 2.0 * self.random.unit());
         let quantisation = AttentionQuantisation {
             logit_scale: &logit_scale,
-            out_scale: &[2.0, 1.5],
+            out_scale: &[1.0, 0.75],
             zero_point: if seen.symmetric { 0 } else { 1 },
             min: if seen.symmetric { -127 } else { -128 },
         };
@@ -495,12 +495,13 @@ impl Net {
         epilogue: Epilogue,
     ) {
         let spread = epilogue.spread();
-        let scale_a = self.scales(channels, spread / a.spread);
+        // Two terms and the bias stay within the type.
+        let scale_a = self.scales(channels, 0.5 * spread / a.spread);
         let (scale_b, constant) = match b {
             Second::None => (Vec::new(), Vec::new()),
-            Second::Tensor(b) => (self.scales(channels, spread / b.spread), Vec::new()),
+            Second::Tensor(b) => (self.scales(channels, 0.5 * spread / b.spread), Vec::new()),
             Second::Constant => (
-                self.scales(channels, spread / 10_000.0),
+                self.scales(channels, 0.5 * spread / 19_000.0),
                 self.random.words(rows * channels),
             ),
         };
@@ -539,7 +540,7 @@ impl Net {
         [rows, stride, offset]: [usize; 3],
         epilogue: Epilogue,
     ) {
-        let scale = self.scales(8, epilogue.spread() / (a.spread * b.spread));
+        let scale = self.scales(8, 0.5 * epilogue.spread() / (a.spread * b.spread));
         let windows: Vec<u32> = (0..64).map(|i| i / 32 * 2 + i % 8 / 4).collect();
         let zero_point = |operand: Operand, z| {
             if matches!(operand.element, InType::S8) {
