@@ -285,11 +285,15 @@ fn tensors(plan: &Plan<'_>) -> Table {
         right("zero"),
         left("name"),
     ]);
-    for (index, tensor) in plan.tensors().enumerate() {
-        let scale = if tensor.scale == 0.0 {
-            "several".to_owned()
-        } else {
-            format!("{:.3e}", tensor.scale)
+    for (index, (id, tensor)) in plan.tensor_ids().zip(plan.tensors()).enumerate() {
+        let scale = match (tensor.scale, tensor.scales.len()) {
+            (0.0, 0) => "several".to_owned(),
+            (0.0, count) => format!("{count} scales"),
+            (scale, _) => format!("{scale:.3e}"),
+        };
+        let name = match plan.whole(id) {
+            None => tensor.name.to_owned(),
+            Some(whole) => format!("{} (part of {})", tensor.name, whole.index()),
         };
         table.row([
             right(index),
@@ -298,7 +302,7 @@ fn tensors(plan: &Plan<'_>) -> Table {
             right(tensor.offset),
             right(scale),
             right(tensor.zero_point),
-            left(tensor.name),
+            left(name),
         ]);
     }
     table

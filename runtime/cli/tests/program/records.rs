@@ -376,7 +376,10 @@ fn inspect() {
         (&record["float_ops"], &record["copies"]),
         (&json!(0), &json!(plan.copies()))
     );
-    let ops = json!({"conv": 2, "linear": 4, "depthwise": 1, "layernorm": 4, "attention": 1, "pool_linear": 1});
+    let ops = json!({
+        "conv": 2, "linear": 12, "depthwise": 1, "layernorm": 6, "attention": 6, "pool_linear": 1, "add": 6, "mul": 2,
+        "max_pool": 2
+    });
     assert_eq!(record["ops"], ops);
     assert_eq!(record["labels"].as_array().unwrap().len(), TINY_CLASSES);
     assert_eq!(
@@ -385,7 +388,14 @@ fn inspect() {
     );
     assert_eq!(record["provenance"]["model_sha256"], "11".repeat(32));
     let text = sandbox.run("inspect tiny.vitlet").succeeded().stdout;
-    for part in ["dwconv", "logits", "class 9", "short-side:18"] {
+    for part in [
+        "dwconv",
+        "logits",
+        "class 9",
+        "short-side:18",
+        "6 scales",
+        "tokens (part of ",
+    ] {
         assert!(text.contains(part), "no {part} in {text}");
     }
 }
