@@ -10,7 +10,8 @@ tiny_sepvit            window tokens over 16 and 4 windows, blocks with a single
 tiny_dualvit           stem with batch norms that are nodes of their own, pooling that leaves two rows and columns out, as at 384; semantic
                        tokens, dual, merge and class blocks, LayerScale, head and auxiliary head
 tiny_dualvit_no_aux    without the auxiliary head, batch norms folded, pooling in whole cells, as at 224 (one spelling)
-tiny_pvt_dynamo        two stages of PVTv2, for the newer exporter's spelling alone: make.py has the others
+tiny_pvt_dynamo        two stages of PVTv2 by the newer exporter, with a symbolic batch dimension, also in its notes on every value's shape;
+                       make.py has the others
 
 From timm, as its users export them (opset 17, classic exporter):
 
@@ -99,6 +100,7 @@ def mobile_vit():
 
 CLASSIC = {"": {}}
 NEWER = {"_dynamo": {"opset": 18, "dynamo": True}}
+NEWER_SYMBOLIC = {"_dynamo": {"opset": 18, "dynamo": True, "symbolic_batch": True}}
 ALL = CLASSIC | {"_spelled": {"opset": 13, "symbolic_batch": True}} | NEWER
 
 # Name → network, side of the input, spellings.
@@ -107,7 +109,7 @@ NETWORKS = {
     "tiny_sepvit": (lambda: sepvit.SepVit(SEPVIT, CLASSES, (64, 64)), 64, ALL),
     "tiny_dualvit": (dual(DUALVIT, 64), 64, ALL),
     "tiny_dualvit_no_aux": (dual(DUALVIT_NO_AUX, 56, aux_head=False), 56, CLASSIC),
-    "tiny_pvt": (lambda: pvtv2.PvtV2(PVT, CLASSES, (32, 32)), 32, NEWER),
+    "tiny_pvt": (lambda: pvtv2.PvtV2(PVT, CLASSES, (32, 32)), 32, NEWER_SYMBOLIC),
     "tiny_swin_timm": (swin_timm, 64, CLASSIC),
     "tiny_vit": (vit, 32, CLASSIC),
     "tiny_twins": (twins_svt, 64, CLASSIC),
@@ -146,7 +148,10 @@ def shorten(graph):
         node.input[:], node.output[:] = ([names[name] for name in side] for side in (node.input, node.output))
         # The newer exporter writes the place in the sources, with this machine's paths.
         del node.metadata_props[:]
-    del graph.value_info[:], graph.metadata_props[:]
+    for value in graph.value_info:
+        value.name = names[value.name]
+        del value.metadata_props[:]
+    del graph.metadata_props[:]
 
 
 def write(name, model, side, **options):
