@@ -10,7 +10,7 @@ use vitlet_kernels::Kernel;
 use vitlet_plan::{AlignedBytes, Plan, format, testing};
 
 /// Plans that ask for more than this are parsed, not run.
-const MAX_MACS: u64 = 2_000_000;
+const MAX_WORK: u64 = 2_000_000;
 const MAX_ARENA: usize = 16 << 20;
 
 fuzz_target!(|data: &[u8]| {
@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(plan) = Plan::parse(&bytes) else { return };
     let (height, width) = plan.input();
     let image_len = height as usize * width as usize * 3;
-    if plan.macs() > MAX_MACS || plan.arena_len(1) > MAX_ARENA {
+    if testing::work(&plan) > MAX_WORK || plan.arena_len(1) > MAX_ARENA {
         return;
     }
     let image: Vec<u8> = (0..image_len).map(|i| (i * 89 % 251) as u8).collect();

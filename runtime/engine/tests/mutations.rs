@@ -13,7 +13,7 @@ use vitlet_kernels::Kernel;
 use vitlet_plan::{AlignedBytes, Plan, format, testing};
 
 /// A plan may ask for more work than a test wants to do; such ones are only parsed.
-const MAX_MACS: u64 = 20_000_000;
+const MAX_WORK: u64 = 20_000_000;
 const MAX_ARENA: usize = 64 << 20;
 
 /// Returns whether the plan was accepted.
@@ -29,7 +29,7 @@ fn parse_and_run(bytes: &mut AlignedBytes) -> bool {
     };
     let (height, width) = plan.input();
     let pixels = height as usize * width as usize;
-    if plan.macs() > MAX_MACS || plan.arena_len(3) > MAX_ARENA || pixels > 1 << 20 {
+    if testing::work(&plan) > MAX_WORK || plan.arena_len(3) > MAX_ARENA || pixels > 1 << 20 {
         return true;
     }
     let image: Vec<u8> = (0..pixels * 3).map(|i| (i * 89 % 251) as u8).collect();

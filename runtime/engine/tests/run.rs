@@ -34,7 +34,7 @@ fn every_op_gives_the_same_bytes_on_any_kernel_and_any_number_of_threads() {
 /// the tiny network) may change them.
 #[test]
 fn every_op_gives_the_bytes_that_other_machines_gave() {
-    const TRACES: [u32; 4] = [0xbd57_ea26, 0xb01e_9ebd, 0x2067_a8a3, 0x23c5_9d48];
+    const TRACES: [u32; 4] = [0x778d_c4eb, 0xe665_a78c, 0xb542_c2c6, 0x7525_81eb];
     let found = [0, 1, 2, 3].map(|seed| {
         let bytes = testing::tiny_plan(seed);
         let plan = Plan::parse(&bytes).unwrap();

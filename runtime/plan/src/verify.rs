@@ -8,7 +8,7 @@ use vitlet_preprocess::{Interpolation, Preprocess, Resize};
 use crate::MAX_THREADS;
 use crate::error::{PlanError, Problem};
 use crate::file::{File, header_error};
-use crate::format::{ALIGN, MAX_PARTS, align_up, header};
+use crate::format::{ALIGN, MAX_OPS, MAX_PARTS, align_up, header};
 use crate::op::{Contents, Op, Operand, Size};
 use crate::tensor::{DType, Tensor, TensorId, overlap};
 use crate::values::check_value;
@@ -51,9 +51,11 @@ pub(crate) fn verify(file: &File<'_>) -> Result<Facts, PlanError> {
         copies: 0,
     };
     check_logits(file, output)?;
+    let mut minima = Minima::default();
     for index in 0..file.op_count() {
         let op = file.op(index, Contents::Verify)?;
-        check_op(file, &op, index, &mut facts).map_err(|problem| file.op_error(index, problem))?;
+        check_op(file, &op, index, &mut facts, &mut minima)
+            .map_err(|problem| file.op_error(index, problem))?;
     }
     check_value(file, input, output, file.op_count(), |_| ())
         .map_err(|problem| header_error(header::OUTPUT, problem))?;
@@ -250,7 +252,13 @@ fn check_logits(file: &File<'_>, output: TensorId) -> Result<(), PlanError> {
 }
 
 /// One op: its arrays, its operands' types and sizes, where its output lies, and the values it reads.
-fn check_op(file: &File<'_>, op: &Op<'_>, index: usize, facts: &mut Facts) -> Result<(), Problem> {
+fn check_op(
+    file: &File<'_>,
+    op: &Op<'_>,
+    index: usize,
+    facts: &mut Facts,
+    minima: &mut Minima,
+) -> Result<(), Problem> {
     let output = file.decode_tensor(op.output.index())?;
     check_operand(&op.kind.output(), &output)?;
     let out_range = output
@@ -263,7 +271,7 @@ fn check_op(file: &File<'_>, op: &Op<'_>, index: usize, facts: &mut Facts) -> Re
         floats |= read.dtype.is_float();
         let mut minimum = false;
         check_value(file, facts.input, id, index, |writer| {
-            minimum |= operand.symmetric && may_hold_minimum(file, writer);
+            minimum |= operand.symmetric && minima.may_be_written(writer);
         })?;
         if minimum {
             return Err(Problem::NotSymmetric {
@@ -280,6 +288,7 @@ fn check_op(file: &File<'_>, op: &Op<'_>, index: usize, facts: &mut Facts) -> Re
         }
         facts.copies += usize::from(operand.residual && !in_place);
     }
+    minima.note(index, op.kind.may_write_minimum());
     facts.float_ops += usize::from(floats);
     facts.macs = facts.macs.saturating_add(op.kind.macs());
     let scratch = align_up(op.kind.scratch_len()).ok_or(Problem::TooLarge { field: "scratch" })?;
@@ -338,11 +347,27 @@ fn check_operand(operand: &Operand, tensor: &Tensor<'_>) -> Result<(), Problem> 
     Ok(())
 }
 
-/// Whether the tensor that op `writer` wrote (or the image, if none) can hold −128.
-fn may_hold_minimum(file: &File<'_>, writer: Option<usize>) -> bool {
-    writer
-        .and_then(|index| file.verified_op(index).ok())
-        .is_none_or(|op| op.kind.may_write_minimum())
+/// Which ops can write −128: a bit for each.
+struct Minima([u64; MAX_OPS.div_ceil(64)]);
+
+impl Default for Minima {
+    fn default() -> Self {
+        Minima([0; MAX_OPS.div_ceil(64)])
+    }
+}
+
+impl Minima {
+    fn note(&mut self, op: usize, may_write: bool) {
+        if let Some(bits) = self.0.get_mut(op / 64) {
+            *bits |= u64::from(may_write) << (op % 64);
+        }
+    }
+
+    /// Whether this op can write −128, or the image, if it is none, hold it.
+    fn may_be_written(&self, writer: Option<usize>) -> bool {
+        let bits = writer.and_then(|op| Some((self.0.get(op / 64)?, op % 64)));
+        bits.is_none_or(|(bits, bit)| bits >> bit & 1 != 0)
+    }
 }
 
 /// [`Plan::arena_len`](crate::Plan::arena_len) fits an allocation for any number of threads.

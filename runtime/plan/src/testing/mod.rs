@@ -16,8 +16,8 @@
 //! | norm_w, qkv_w, windows: attention | stream2 | s8 | four shifted windows of 4×4: row tables, bias by distance, mask |
 //! | shortcut: add | windows, norm_w | s8 | two s8 tensors |
 //! | qkv_t, tokens: attention | shortcut | s8, 68 rows in two parts | a constant token in each window, bias for each pair |
-//! | between: linear 8 → 16 | tokens' second part | s8 | a slice |
-//! | exchange: attention | between, tokens' first part | s8 | 16 slots: values and results are windows |
+//! | between: linear 8 → 16 | tokens' first part | s8 | a slice |
+//! | exchange: attention | between, tokens' second part | s8 | a slice at no multiple of 64; 16 slots: values and results are windows |
 //! | gate: attention | qkv_t | s8, one row | queries that are all constants |
 //! | gated: mul | exchange, gate | s16 | one row for all |
 //! | spread: mul | gated, between | s16 | s16 × s8, a row for each window, some columns |
@@ -46,7 +46,7 @@ use alloc::vec::Vec;
 use net::{Epilogue, Net, Operand, Random, Second, Seen, shape};
 
 use crate::format::{checksum, header};
-use crate::{AlignedBytes, DType, TensorId};
+use crate::{AlignedBytes, DType, OpKind, Plan, TensorId};
 
 /// Height and width of the tiny network's image.
 pub const TINY_SIDE: usize = 16;
@@ -123,8 +123,8 @@ fn token_block(net: &mut Net, shortcut: TensorId, stream: TensorId) -> [TensorId
     let qkv = net.per_head("qkv_t", 2816);
     let sizes = [64, 8, 24];
     net.linear("qkv_t", (shortcut, None), qkv, sizes, Epilogue::Symmetric);
-    let parts = [("pixels", [1, 1, 64, 8]), ("tokens", [1, 1, 4, 8])];
-    let (all, pixels, tokens) = net.two_parts("tokens, all", [1, 1, 68, 8], &parts);
+    let parts = [("tokens", [1, 1, 4, 8]), ("pixels", [1, 1, 64, 8])];
+    let (all, tokens, pixels) = net.two_parts("tokens and pixels", [1, 1, 68, 8], &parts);
     net.attention("tokens", [Some(qkv); 3], all, &Seen::windows_with_token());
     let between = net.fresh("between", DType::S8, [1, 1, 4, 16]);
     net.linear(
@@ -249,6 +249,26 @@ pub fn tiny_image(seed: u64) -> Vec<u8> {
     (0..TINY_SIDE * TINY_SIDE * 3)
         .map(|_| random.next() as u8)
         .collect()
+}
+
+/// About how many steps a run of the plan takes, for tests that leave out plans which ask for too much: multiply-accumulates, and the
+/// comparisons of pooling, which [`Plan::macs`] does not count.
+pub fn work(plan: &Plan<'_>) -> u64 {
+    let comparisons = plan.ops().map(|op| match op.kind {
+        OpKind::MaxPool(op) => {
+            let [taps, outputs] = [
+                op.shape()
+                    .kernel
+                    .map(u64::from)
+                    .into_iter()
+                    .product::<u64>(),
+                op.shape().output_len() as u64,
+            ];
+            taps.saturating_mul(outputs)
+        }
+        _ => 0,
+    });
+    comparisons.fold(plan.macs(), u64::saturating_add)
 }
 
 /// Writes the right checksum into an edited plan (shorter files are left alone).

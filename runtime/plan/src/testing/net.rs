@@ -175,18 +175,20 @@ impl Seen {
         seen
     }
 
-    /// As well as its pixels, each window has a token, which is constant; the tokens' results follow those of the pixels.
+    /// As well as its pixels, each window has a token, which is constant; in the result, tokens come before pixels.
     pub(super) fn windows_with_token() -> Self {
-        let pixels: Vec<u32> = windows().map(|(y, x)| y * 8 + x).collect();
-        let table: Vec<u32> = pixels
-            .chunks_exact(16)
-            .zip(64..)
-            .flat_map(|(window, token)| [&[token], window].concat())
-            .collect();
+        let table = |token: u32, pixel: u32| -> Vec<u32> {
+            let pixels: Vec<u32> = windows().map(|(y, x)| pixel + y * 8 + x).collect();
+            let windows = pixels.chunks_exact(16).zip(token..);
+            windows
+                .flat_map(|(window, token)| [&[token], window].concat())
+                .collect()
+        };
         let mut seen = Seen::all();
-        seen.rows = seen.rows.map(|rows| rows.with_table(&table));
+        let [q, k, v, out] = seen.rows;
+        seen.rows = [q, k, v, out.with_table(&table(0, 4))];
         for rows in &mut seen.rows[..3] {
-            rows.constants = 4;
+            (rows.table, rows.constants) = (Some(table(64, 0)), 4);
         }
         seen.rows[3].tensor_rows = 68;
         (seen.groups, seen.queries, seen.keys) = (4, 17, 17);
