@@ -3,6 +3,8 @@
 //! Tests that need photos or models which are not part of the repository look in `VITLET_DATA`, else in `../shared` beside
 //! the checkout. Without them they print `not run: no data` with the number of checks, and fail when `CI=true`.
 
+pub mod exact;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -137,6 +139,28 @@ pub fn photos(folder: &Path) -> Result<Vec<(usize, PathBuf)>> {
     }
     ensure!(!photos.is_empty(), "no photos in {}", folder.display());
     Ok(photos)
+}
+
+/// The photos that are part of the repository, sorted.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn samples() -> Result<Vec<PathBuf>> {
+    files("models/samples", "jpg")
+}
+
+/// The files of a folder of the repository that end in `.extension`, sorted.
+///
+/// # Errors
+/// When the folder cannot be read or has none.
+pub fn files(folder: &str, extension: &str) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(in_repository(folder))
+        .with_context(|| format!("cannot read {folder}"))?;
+    let mut files = entries.map(|e| Ok(e?.path())).collect::<Result<Vec<_>>>()?;
+    files.retain(|p| p.extension().is_some_and(|e| e == extension));
+    files.sort();
+    ensure!(!files.is_empty(), "no .{extension} file in {folder}");
+    Ok(files)
 }
 
 /// `count` of `all`, evenly spread.
