@@ -57,10 +57,9 @@ impl Value {
         let parts = file.part_count(id.index()).min(MAX_PARTS);
         let whole = memory(file, id)?;
         let mut bounds = [0; MAX_PARTS + 1];
-        bounds[0] = whole.start;
-        bounds[1] = whole.end;
-        for part in 1..=parts {
-            bounds[part] = memory(file, TensorId(id.0 + part as u32))?.end;
+        (bounds[0], bounds[1]) = (whole.start, whole.end);
+        for (end, part) in bounds[1..].iter_mut().zip(0..parts) {
+            *end = memory(file, TensorId(id.0 + 1 + part as u32))?.end;
         }
         Ok(Value {
             id,

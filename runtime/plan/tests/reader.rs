@@ -646,7 +646,7 @@ fn several_scales_are_checked() {
         );
     }
     // Scales that the plan does not say.
-    let mut silent = plan.clone();
+    let mut silent = plan;
     let at = tensor_at("qkv", 10);
     silent[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
     testing::reseal(&mut silent);
