@@ -1,8 +1,8 @@
 //! int8 kernels for vision transformers: `no_std`, no alloc, and the same bytes out of every instruction set.
 //!
-//! Every operation has a params struct ([`Linear`], [`Conv`], [`Depthwise`], [`LayerNorm`], [`Attention`], [`Add`], [`Mul`], [`MaxPool`],
-//! [`PoolLinear`]) whose constructor checks every bound of `docs/numerics.md`, array contents included. Whoever holds one holds the proof
-//! that `run` cannot overflow, convert out of range or read outside its arrays; `run` itself only compares slice lengths.
+//! Every operation has a params struct ([`Linear`], [`Conv`], [`Depthwise`], [`LayerNorm`], [`GroupNorm`], [`Attention`], [`Add`], [`Mul`],
+//! [`MaxPool`], [`PoolLinear`]) whose constructor checks every bound of `docs/numerics.md`, array contents included. Whoever holds one holds
+//! the proof that `run` cannot overflow, convert out of range or read outside its arrays; `run` itself only compares slice lengths.
 //!
 //! Structs with arrays that grow with the model have a second constructor, `new_verified`, for a caller who has passed the same bytes to
 //! `new` before (the plan, which verifies at load and rebuilds its params for every run). It makes every check but those of elements, so
@@ -31,6 +31,7 @@ mod cpu;
 mod depthwise;
 mod error;
 mod gemm;
+mod group_norm;
 mod input;
 mod isa;
 mod layernorm;
@@ -52,6 +53,7 @@ pub use cpu::{Neon, NeonDotprod};
 pub use depthwise::Depthwise;
 pub use error::{ParamError, SizeError};
 pub use gemm::{Gemm, K_ALIGN, NR, pack, packed_len, padded_k, padded_n};
+pub use group_norm::GroupNorm;
 pub use input::{In, InType};
 pub use layernorm::{Gather, LayerNorm, NormOutput};
 pub use linear::Linear;

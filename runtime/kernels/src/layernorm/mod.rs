@@ -1,7 +1,7 @@
 //! Layer normalisation of s16 rows.
 
-mod scalar;
-mod simd;
+pub(crate) mod scalar;
+pub(crate) mod simd;
 
 use core::ops::Range;
 
@@ -14,7 +14,7 @@ use crate::{Kernel, Out, ParamError, SizeError};
 /// C·x and sums of C values of s16 stay below 2²⁹.
 const CHANNELS_MAX: usize = 16384;
 
-/// The type of a layer norm's output; gamma and beta carry its scale and zero point.
+/// The type of a norm's output; gamma and beta carry its scale and zero point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormOutput {
     /// For a GEMM.
@@ -60,12 +60,7 @@ impl<'a> LayerNorm<'a> {
         beta: &'a [f32],
         output: NormOutput,
     ) -> Result<Self, ParamError> {
-        values("gamma", "at most 2^14 in magnitude", gamma, |g| {
-            g.abs() <= 16384.0 && !g.is_subnormal()
-        })?;
-        values("beta", "at most 2^20 in magnitude", beta, |b| {
-            b.abs() <= 1_048_576.0 && !b.is_subnormal()
-        })?;
+        check_affine(gamma, beta)?;
         Self::new_verified(rows, channels, eps, gamma, beta, output)
     }
 
@@ -208,11 +203,7 @@ impl<'a> LayerNorm<'a> {
     ) -> Result<(), SizeError> {
         row_range(&rows, self.rows)?;
         exact("x", x.len(), self.input_len())?;
-        match (&out, self.output) {
-            (Out::S8(_), NormOutput::S8) | (Out::S16(_), NormOutput::S16) => {}
-            _ => return Err(SizeError::OutType),
-        }
-        exact("out", out.len(), rows.len() * self.channels)?;
+        check_out(&out, self.output, rows.len() * self.channels)?;
         at_least("scratch", scratch.len(), self.scratch_len())?;
         dispatch(kernel, self, rows, x, out, scratch)
     }
@@ -236,6 +227,30 @@ impl<'a> LayerNorm<'a> {
         let v = self.channels as u64 * squares - square + self.eps;
         let z = v.leading_zeros() & !1;
         (v << z, z)
+    }
+}
+
+/// Gamma and beta keep the contract's bounds: what is rounded stays below 2³¹.
+pub(crate) fn check_affine(gamma: &[f32], beta: &[f32]) -> Result<(), ParamError> {
+    values("gamma", "at most 2^14 in magnitude", gamma, |g| {
+        g.abs() <= 16384.0 && !g.is_subnormal()
+    })?;
+    values("beta", "at most 2^20 in magnitude", beta, |b| {
+        b.abs() <= 1_048_576.0 && !b.is_subnormal()
+    })
+}
+
+/// The output has the type and `expected` elements.
+pub(crate) fn check_out(
+    out: &Out<'_>,
+    output: NormOutput,
+    expected: usize,
+) -> Result<(), SizeError> {
+    match (out, output) {
+        (Out::S8(_), NormOutput::S8) | (Out::S16(_), NormOutput::S16) => {
+            exact("out", out.len(), expected)
+        }
+        _ => Err(SizeError::OutType),
     }
 }
 

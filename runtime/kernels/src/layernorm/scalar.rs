@@ -46,19 +46,41 @@ impl LayerNorm<'_> {
             .sum();
         let (variance, shift) = self.variance(sum, squares);
         let rstd = rstd(variance.isqrt() as u32, shift);
+        let affine = Affine {
+            factor: self.channels as i32,
+            gamma: self.gamma,
+            beta: self.beta,
+        };
+        affine.row(x, sum, rstd, out, first);
+    }
+}
+
+/// What follows the statistics, which is the same for layer and group norms.
+#[derive(Clone, Copy)]
+pub(crate) struct Affine<'a> {
+    /// Units that the mean has in one of x.
+    pub(crate) factor: i32,
+    pub(crate) gamma: &'a [f32],
+    pub(crate) beta: &'a [f32],
+}
+
+impl Affine<'_> {
+    /// Channel `c`: `(factor·x − mean)·rstd·gamma + beta`, rounded.
+    #[inline(always)]
+    pub(crate) fn normalised(self, x: i16, c: usize, mean: i32, rstd: f32) -> i32 {
+        let centred = (self.factor * i32::from(x) - mean) as f32;
+        round(centred * rstd * self.gamma[c] + self.beta[c])
+    }
+
+    /// A row, to `out` from element `first` on.
+    pub(crate) fn row(self, x: &[i16], mean: i32, rstd: f32, out: &mut Out<'_>, first: usize) {
         for (c, &x) in x.iter().enumerate() {
-            let q = self.normalised(x, c, sum, rstd);
+            let q = self.normalised(x, c, mean, rstd);
             match out {
                 Out::S8(y) => y[first + c] = sat8(q),
                 Out::S16(y) => y[first + c] = sat16(q),
                 Out::S16Add(_) | Out::S32(_) => {}
             }
         }
-    }
-
-    /// Channel `c` of a row with that sum and reciprocal deviation, rounded.
-    pub(super) fn normalised(&self, x: i16, c: usize, sum: i32, rstd: f32) -> i32 {
-        let centred = (self.channels as i32 * i32::from(x) - sum) as f32;
-        round(centred * rstd * self.gamma[c] + self.beta[c])
     }
 }

@@ -2,6 +2,7 @@
 
 use core::ops::Range;
 
+use super::scalar::Affine;
 use super::{LayerNorm, rstd};
 use crate::isa::{Isa, Vectorised};
 use crate::requantise::scalar::{sat8, sat16};
@@ -12,7 +13,7 @@ use crate::{Out, SizeError};
 const LANES: usize = 8;
 
 /// A type of output.
-trait Element: Copy {
+pub(crate) trait Element: Copy {
     /// Stores 8 values, saturated.
     ///
     /// # Safety
@@ -110,13 +111,13 @@ impl LayerNorm<'_> {
     ) {
         let channels = self.channels;
         let affine = Affine {
-            channels: channels as i16,
-            gamma: self.gamma.as_ptr(),
-            beta: self.beta.as_ptr(),
+            factor: channels as i32,
+            gamma: self.gamma,
+            beta: self.beta,
         };
         let whole = channels - channels % LANES;
         for _ in 0..count {
-            // SAFETY: c + 8 ≤ `whole` ≤ channels, or c < channels: within the row; gamma and beta are as long (`new`).
+            // SAFETY: `whole` and c stay within the row; gamma and beta are as long (`new`), and the channels fit an i16.
             unsafe {
                 let (mut sum, mut squares) = isa.sum_and_squares(x, whole);
                 for c in whole..channels {
@@ -126,36 +127,67 @@ impl LayerNorm<'_> {
                 }
                 let (variance, shift) = self.variance(sum, squares);
                 let rstd = rstd(isa.root(variance), shift);
-                let mut c = 0;
-                while c + 2 * LANES <= whole {
-                    let first = affine.normalise(isa, x, c, sum, rstd);
-                    let second = affine.normalise(isa, x, c + LANES, sum, rstd);
-                    E::store(isa, y.add(c), first);
-                    E::store(isa, y.add(c + LANES), second);
-                    c += 2 * LANES;
-                }
-                if c < whole {
-                    E::store(isa, y.add(c), affine.normalise(isa, x, c, sum, rstd));
-                }
-                for c in whole..channels {
-                    *y.add(c) = E::saturated(self.normalised(*x.add(c), c, sum, rstd));
-                }
+                affine.row_simd(isa, x, y, sum, rstd);
                 (x, y) = (x.add(channels), y.add(channels));
             }
         }
     }
 }
 
-/// The layer's arrays without their lengths: values, which the compiler need not read again after every store.
+impl Affine<'_> {
+    /// A row: 16 channels at a time, then 8, then one.
+    ///
+    /// # Safety
+    /// `x` and `y` are valid for reading and writing a row, which is as long as gamma and beta; the factor fits an i16.
+    #[inline(always)]
+    pub(crate) unsafe fn row_simd<I: Isa, E: Element>(
+        self,
+        isa: I,
+        x: *const i16,
+        y: *mut E,
+        mean: i32,
+        rstd: f32,
+    ) {
+        let channels = self.gamma.len();
+        let whole = channels - channels % LANES;
+        // Values, which the compiler need not read again after every store.
+        let (gamma, beta) = (self.gamma.as_ptr(), self.beta.as_ptr());
+        // SAFETY: c + 8 ≤ `whole` ≤ channels, or c < channels: within the row, and within gamma and beta.
+        unsafe {
+            let block = Block {
+                factor: self.factor as i16,
+                gamma,
+                beta,
+            };
+            let mut c = 0;
+            while c + 2 * LANES <= whole {
+                let first = block.normalise(isa, x, c, mean, rstd);
+                let second = block.normalise(isa, x, c + LANES, mean, rstd);
+                E::store(isa, y.add(c), first);
+                E::store(isa, y.add(c + LANES), second);
+                c += 2 * LANES;
+            }
+            if c < whole {
+                E::store(isa, y.add(c), block.normalise(isa, x, c, mean, rstd));
+            }
+            for c in whole..channels {
+                let q = self.normalised(*x.add(c), c, mean, rstd);
+                *y.add(c) = E::saturated(q);
+            }
+        }
+    }
+}
+
+/// The factor and the arrays without their lengths.
 #[derive(Clone, Copy)]
-struct Affine {
-    channels: i16,
+struct Block {
+    factor: i16,
     gamma: *const f32,
     beta: *const f32,
 }
 
-impl Affine {
-    /// 8 channels from `c` on of a row with that sum and reciprocal deviation, `sat16`.
+impl Block {
+    /// 8 channels from `c` on of a row with that mean and reciprocal deviation, `sat16`.
     ///
     /// # Safety
     /// `c + 8` lies within the channels of the row `x`.
@@ -165,13 +197,13 @@ impl Affine {
         isa: I,
         x: *const i16,
         c: usize,
-        sum: i32,
+        mean: i32,
         rstd: f32,
     ) -> I::I16 {
         // SAFETY: the caller's promise; gamma and beta have an element for each channel.
         unsafe {
             let x = isa.load_i16(x.add(c));
-            let centred = isa.to_f32(isa.mul_add_i16(isa.splat_i32(-sum), x, self.channels));
+            let centred = isa.to_f32(isa.mul_add_i16(isa.splat_i32(-mean), x, self.factor));
             let scaled = isa.mul_f32(
                 isa.mul_f32(centred, isa.splat_f32(rstd)),
                 isa.load_f32(self.gamma.add(c)),

@@ -42,7 +42,7 @@ impl Requantise<'_> {
 
 impl Output<'_> {
     /// Puts a rounded value into element `index` of `out`, which has the form's type (`check_out`).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn store(&self, r: i32, out: &mut Out<'_>, index: usize) {
         match (out, self) {
             (

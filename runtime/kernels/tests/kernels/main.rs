@@ -8,6 +8,7 @@ mod attention;
 mod convolution;
 mod data;
 mod elementwise;
+mod group_norm;
 mod groups;
 mod layernorm;
 mod linear;
