@@ -19,6 +19,18 @@ enum Added {
     Window([u32; 2]),
 }
 
+/// One of the two constructors.
+type New<'a> = fn(
+    AttentionShape,
+    [Operand<'a>; 4],
+    AttentionQuantisation<'a>,
+    Option<Bias<'a>>,
+    Option<&'a [u8]>,
+) -> Result<Attention<'a>, ParamError>;
+
+/// What a test does to arrays that are in order.
+type Spoil = fn(&mut Arrays);
+
 #[derive(Clone, Copy, Debug)]
 struct Case {
     shape: AttentionShape,
@@ -222,17 +234,7 @@ impl Arrays {
         self.make(case, Attention::new_verified)
     }
 
-    fn make<'a>(
-        &'a self,
-        case: &Case,
-        new: fn(
-            AttentionShape,
-            [Operand<'a>; 4],
-            AttentionQuantisation<'a>,
-            Option<Bias<'a>>,
-            Option<&'a [u8]>,
-        ) -> Result<Attention<'a>, ParamError>,
-    ) -> Result<Attention<'a>, ParamError> {
+    fn make<'a>(&'a self, case: &Case, new: New<'a>) -> Result<Attention<'a>, ParamError> {
         let out = Operand {
             view: self.out_view,
             rows: case.tables.then_some(&self.out_rows[..]),
@@ -482,19 +484,19 @@ fn bad_elements_are_refused_or_harmless() {
         labels: Some(2),
         ..PLAIN
     };
-    let spoilt: [(&str, fn(&mut Arrays)); 7] = [
+    let spoilt: [(&str, Spoil); 7] = [
         ("rows of q", |a| a.q.rows[3] = u32::MAX),
         ("rows of k", |a| {
-            a.k.rows[23] = a.k.tensor_rows as u32 + 1000
+            a.k.rows[23] = a.k.tensor_rows as u32 + 1000;
         }),
         ("rows of v", |a| a.v.rows[0] = 1 << 31),
         ("rows of the output", |a| {
-            a.out_rows[5] = a.out_tensor_rows as u32
+            a.out_rows[5] = a.out_tensor_rows as u32;
         }),
         ("constants of k", |a| a.k.constants.fill(-128)),
         ("bias", |a| a.bias[7] = i32::MIN),
         ("logit_scale", |a| {
-            a.logit_scale[0] = 4_194_303.0 / 16129.0 / 24.0
+            a.logit_scale[0] = 4_194_303.0 / 16129.0 / 24.0;
         }),
     ];
     for (what, spoil) in spoilt {
@@ -532,7 +534,7 @@ fn inconsistent_params_are_refused() {
         ..PLAIN
     };
     assert!(Arrays::new(&case).attention(&case).is_ok());
-    let spoilt: [fn(&mut Arrays); 7] = [
+    let spoilt: [Spoil; 7] = [
         |a| a.q.rows.truncate(11),
         |a| a.v.rows.push(0),
         |a| a.out_rows.truncate(1),
