@@ -153,8 +153,15 @@ impl Model {
             | Kind::Linear { weights, bias, .. }
             | Kind::Depthwise { weights, bias, .. }
             | Kind::PoolLinear { weights, bias } => weights.len() + bias.len(),
-            Kind::LayerNorm { gamma, beta, .. } => gamma.len() + beta.len(),
-            Kind::Attention { .. } | Kind::Activate(_) | Kind::Add | Kind::MeanPool => 0,
+            Kind::LayerNorm { gamma, beta, .. } | Kind::GroupNorm { gamma, beta, .. } => {
+                gamma.len() + beta.len()
+            }
+            Kind::Attention { q, k, v, bias, .. } => {
+                let constants = [q, k, v].map(|o| o.constants.len()).iter().sum::<usize>();
+                constants + bias.as_ref().map_or(0, |b| b.table.len())
+            }
+            Kind::AddConstant(constant) => constant.len(),
+            _ => 0,
         };
         self.graph.ops.iter().map(|op| count(&op.kind) as u64).sum()
     }
@@ -210,9 +217,12 @@ impl Model {
         &self,
         normalisation: &Normalisation,
     ) -> Result<Classifier<'_>, CompileError> {
-        let probe = self
-            .reference
-            .probe(&[self.graph.values[self.graph.output].source.0])?;
+        let logits = &self.graph.values[self.graph.output];
+        let Some(source) = &logits.source else {
+            let reason = format!("no node of the model holds the logits `{}`", logits.name);
+            return Err(CompileError::Reference(reason));
+        };
+        let probe = self.reference.probe(&[source.node])?;
         Ok(Classifier {
             model: self,
             normalisation: *normalisation,

@@ -14,7 +14,7 @@ use super::grid::{Grid, grids, head_start};
 use super::weights::{self, Integers, Matrix};
 use super::{Types, check_types};
 use crate::error::CompileError;
-use crate::ir::{Activation, Geometry, Graph, Kind, Op, Operand, ValueId};
+use crate::ir::{Activation, AttentionShape, Geometry, Graph, Kind, Op, Operand, ValueId};
 use crate::lower::expr::Expr;
 use crate::memory;
 use crate::model::Options;
@@ -133,19 +133,28 @@ impl Writer<'_> {
                 bias,
                 ..
             } => self.depthwise(op, geometry, weights, bias),
-            Kind::LayerNorm { eps, gamma, beta } => self.layer_norm(op, *eps, gamma, beta),
+            Kind::LayerNorm {
+                eps,
+                gamma,
+                beta,
+                gather: None,
+            } => self.layer_norm(op, *eps, gamma, beta),
             Kind::Attention {
-                heads,
-                head_dim,
+                shape,
                 q,
                 k,
                 v,
                 scale,
-            } => self.attention(op, (*heads, *head_dim), [q, k, v], *scale),
+                bias: None,
+                mask: None,
+                ..
+            } if shape.groups == 1 && shape.slots == 1 => {
+                self.attention(op, shape, [q, k, v], *scale)
+            }
             Kind::PoolLinear { weights, bias } => self.pool_linear(op, weights, bias),
             Kind::Activate(function) => self.activate(op, function),
             // `check_types` has refused these.
-            Kind::Add | Kind::MeanPool => Err(self.refuse(op, "it has no int8 form".into())),
+            _ => Err(self.refuse(op, "it has no int8 form".into())),
         }
     }
 
@@ -357,21 +366,22 @@ impl Writer<'_> {
     fn attention(
         &mut self,
         op: &Op,
-        (heads, head_dim): (usize, usize),
+        shape: &AttentionShape,
         [q, k, v]: [&Operand; 3],
         scale: f64,
     ) -> Result<(), CompileError> {
         let output = &self.grids[&op.output];
         let head_scale = |operand: &Operand, head: usize| {
-            let channels = self.graph.values[operand.value].channels;
-            self.grids[&operand.value].scale(head_start(operand, head, channels))
+            let value = operand.value.unwrap_or_default();
+            let channels = self.graph.values[value].channels;
+            self.grids[&value].scale(head_start(operand, head, channels))
         };
         // Logits are counted in units of 2⁻¹⁰ octave: nats times log2(e) times 1024.
         let units = scale * std::f64::consts::LOG2_E * 1024.0;
-        let logit_scale: Vec<f32> = (0..heads)
+        let logit_scale: Vec<f32> = (0..shape.heads)
             .map(|h| (head_scale(q, h) * head_scale(k, h) * units) as f32)
             .collect();
-        let out_scale: Vec<f32> = (0..heads)
+        let out_scale: Vec<f32> = (0..shape.heads)
             .map(|h| (head_scale(v, h) / output.scale(0)) as f32)
             .collect();
         let quantisation = AttentionQuantisation {
@@ -381,18 +391,25 @@ impl Writer<'_> {
             min: output.min,
         };
         let view = |o: &Operand| View {
-            offset: o.offset,
-            row_stride: o.row_stride,
+            offset: o.column,
+            row_stride: o.channels,
             head_stride: o.head_stride,
         };
         let to = View {
             offset: 0,
-            row_stride: heads * head_dim,
-            head_stride: head_dim,
+            row_stride: shape.heads * shape.head_dim,
+            head_stride: shape.head_dim,
         };
         let views = [view(q), view(k), view(v), to];
-        let kind = Attention::new(heads, head_dim, q.rows, k.rows, views, quantisation)
-            .map(OpKind::Attention);
+        let kind = Attention::new(
+            shape.heads,
+            shape.head_dim,
+            shape.queries,
+            shape.keys,
+            views,
+            quantisation,
+        )
+        .map(OpKind::Attention);
         self.push(op, &op.inputs, kind)
     }
 }

@@ -199,24 +199,16 @@ fn attention_scales(graph: &Graph, value: ValueId, range: &ValueRange) -> Option
     let channels = graph.values[value].channels;
     let mut scales: Option<Vec<f64>> = None;
     for op in &graph.ops {
-        let Kind::Attention {
-            heads,
-            head_dim,
-            q,
-            k,
-            v,
-            ..
-        } = &op.kind
-        else {
+        let Kind::Attention { shape, q, k, v, .. } = &op.kind else {
             continue;
         };
-        for operand in [q, k, v].into_iter().filter(|o| o.value == value) {
+        for operand in [q, k, v].into_iter().filter(|o| o.value == Some(value)) {
             let scales = scales.get_or_insert_with(|| vec![1.0; channels]);
-            for head in 0..*heads {
+            for head in 0..shape.heads {
                 let start = head_start(operand, head, channels);
-                let head = range.channels.get(start..start + head_dim)?;
+                let head = range.channels.get(start..start + shape.head_dim)?;
                 let top = head.iter().fold(0f32, |m, x| m.max(*x));
-                scales[start..start + head_dim].fill(f64::from(top).max(1e-9) / 127.0);
+                scales[start..start + shape.head_dim].fill(f64::from(top).max(1e-9) / 127.0);
             }
         }
     }
@@ -225,7 +217,7 @@ fn attention_scales(graph: &Graph, value: ValueId, range: &ValueRange) -> Option
 
 /// The first channel of a head.
 pub(super) fn head_start(operand: &Operand, head: usize, channels: usize) -> usize {
-    (operand.offset + head * operand.head_stride) % channels.max(1)
+    (operand.column + head * operand.head_stride) % channels.max(1)
 }
 
 /// One scale per residual stream: values that are added to each other share it.
