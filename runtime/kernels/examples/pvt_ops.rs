@@ -7,8 +7,9 @@
 use std::error::Error;
 
 use vitlet_kernels::{
-    Attention, AttentionQuantisation, Conv, ConvShape, Depthwise, Gemm, Kernel, LayerNorm, Linear,
-    NormOutput, Out, Output, PoolLinear, Requantise, View, packed_len, padded_n,
+    Attention, AttentionQuantisation, AttentionShape, Conv, ConvShape, Depthwise, Gemm, Kernel,
+    LayerNorm, Linear, NormOutput, Operand, Out, Output, PoolLinear, Requantise, View, packed_len,
+    padded_n,
 };
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -198,19 +199,27 @@ impl Bench {
             row_stride,
             head_stride,
         };
-        let views = [
-            view(0, channels),
-            view(0, 2 * channels),
-            view(channels, 2 * channels),
-            view(0, channels),
+        let operands = [
+            Operand::plain(view(0, channels), queries),
+            Operand::plain(view(0, 2 * channels), keys),
+            Operand::plain(view(channels, 2 * channels), keys),
+            Operand::plain(view(0, channels), queries),
         ];
+        let shape = AttentionShape {
+            heads,
+            head_dim: head_stride,
+            groups: 1,
+            slots: 1,
+            queries,
+            keys,
+        };
         let quantisation = AttentionQuantisation {
             logit_scale: &self.scale[..heads],
             out_scale: &self.scale[..heads],
             zero_point: 0,
             min: -128,
         };
-        let attention = Attention::new(heads, head_stride, queries, keys, views, quantisation)?;
+        let attention = Attention::new(shape, operands, quantisation, None, None)?;
         let start = std::time::Instant::now();
         for _ in 0..self.times {
             let out = Out::S8(&mut out8[..queries * channels]);

@@ -81,6 +81,11 @@ pub enum SizeError {
     },
     /// The output buffer's type is not the one the params say.
     OutType,
+    /// An input buffer's type is not the one the params say.
+    InType {
+        /// The buffer's name.
+        what: &'static str,
+    },
 }
 
 impl fmt::Display for SizeError {
@@ -104,6 +109,10 @@ impl fmt::Display for SizeError {
             }
             Self::OutType => f.write_str(
                 "the output buffer's type differs from the params' output; pass the matching `Out`",
+            ),
+            Self::InType { what } => write!(
+                f,
+                "the type of buffer `{what}` differs from the params'; pass the matching `In`"
             ),
         }
     }

@@ -1,8 +1,8 @@
 //! int8 kernels for vision transformers: `no_std`, no alloc, and the same bytes out of every instruction set.
 //!
-//! Every operation has a params struct ([`Linear`], [`Conv`], [`Depthwise`], [`LayerNorm`], [`Attention`], [`PoolLinear`]) whose
-//! constructor checks every bound of `docs/numerics.md`, array contents included. Whoever holds one holds the proof that `run` cannot
-//! overflow, convert out of range or read outside its arrays; `run` itself only compares slice lengths.
+//! Every operation has a params struct ([`Linear`], [`Conv`], [`Depthwise`], [`LayerNorm`], [`Attention`], [`Add`], [`Mul`], [`MaxPool`],
+//! [`PoolLinear`]) whose constructor checks every bound of `docs/numerics.md`, array contents included. Whoever holds one holds the proof
+//! that `run` cannot overflow, convert out of range or read outside its arrays; `run` itself only compares slice lengths.
 //!
 //! Structs with arrays that grow with the model have a second constructor, `new_verified`, for a caller who has passed the same bytes to
 //! `new` before (the plan, which verifies at load and rebuilds its params for every run). It makes every check but those of elements, so
@@ -14,6 +14,7 @@
 //! | `isa` | one file per instruction set: the vector primitives and the GEMM tile |
 //! | `gemm` | the blocked weight layout and the row driver shared by `linear`, `conv` and `attention` |
 //! | `requantise` | i32 accumulators to s8, s16 or s32 |
+//! | `input` | operands whose type the params name: [`In`] |
 //! | the other folders | one operation each: `mod.rs` the contract, `scalar.rs` the reference, `simd.rs` the same with vectors |
 //!
 //! `scalar.rs` is the executable form of the numeric contract. `simd.rs` states the algorithm once, over the primitives of `isa`, so that an
@@ -23,20 +24,25 @@
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
+mod add;
 mod attention;
 mod conv;
 mod cpu;
 mod depthwise;
 mod error;
 mod gemm;
+mod input;
 mod isa;
 mod layernorm;
 mod linear;
+mod max_pool;
+mod mul;
 mod pool_linear;
 mod requantise;
 mod scratch;
 
-pub use attention::{Attention, AttentionQuantisation, View};
+pub use add::{Add, Addend, Term};
+pub use attention::{Attention, AttentionQuantisation, AttentionShape, Bias, Operand, View};
 pub use conv::{Conv, ConvShape};
 #[cfg(target_arch = "x86_64")]
 pub use cpu::Avx2;
@@ -46,7 +52,10 @@ pub use cpu::{Neon, NeonDotprod};
 pub use depthwise::Depthwise;
 pub use error::{ParamError, SizeError};
 pub use gemm::{Gemm, K_ALIGN, NR, pack, packed_len, padded_k, padded_n};
-pub use layernorm::{LayerNorm, NormOutput};
+pub use input::{In, InType};
+pub use layernorm::{Gather, LayerNorm, NormOutput};
 pub use linear::Linear;
+pub use max_pool::MaxPool;
+pub use mul::{Factor, Gate, Mul};
 pub use pool_linear::PoolLinear;
 pub use requantise::{Out, Output, Requantise};

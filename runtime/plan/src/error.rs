@@ -189,6 +189,14 @@ pub enum Problem {
         value: u64,
         limit: u64,
     },
+    #[error("{field} is {value}, which does not divide {of}, the number of channels")]
+    NotADivisor {
+        field: &'static str,
+        value: usize,
+        of: usize,
+    },
+    #[error("part {part} of this tensor {what}")]
+    BadPart { part: usize, what: &'static str },
     #[error("{field} is {value}, not a multiple of 64")]
     Unaligned { field: &'static str, value: u32 },
     #[error("{field} does not fit this machine's address space")]

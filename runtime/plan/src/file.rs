@@ -6,11 +6,13 @@
 use core::fmt;
 use core::ops::Range;
 
+use bytemuck::AnyBitPattern;
+
 use crate::error::{Place, PlanError, Problem, Section, ShortName};
 use crate::format::{
-    ALIGN, BLOB_LEN, FILE_ALIGN, HEADER_LEN, LABEL_LEN, MAGIC, MAX_OPS, MAX_TENSORS, NONE, OP_LEN,
-    OP_OUTPUT_WORD, OP_WORDS, TARGET_PORTABLE, TENSOR_LEN, VERSION, align_up, checksum, header,
-    word,
+    ALIGN, BLOB_LEN, FILE_ALIGN, HEADER_LEN, LABEL_LEN, MAGIC, MAX_OPS, MAX_PARTS, MAX_TENSORS,
+    NONE, OP_LEN, OP_OUTPUT_WORD, OP_WORDS, TARGET_PORTABLE, TENSOR_LEN, TENSOR_PARTS_WORD,
+    TENSOR_SCALES_WORD, VERSION, align_up, checksum, header, word,
 };
 use crate::op::{Contents, Op};
 use crate::tensor::{DType, Tensor, TensorId};
@@ -191,6 +193,31 @@ impl<'a> File<'a> {
             .map_err(|problem| self.tensor_error(index, problem))
     }
 
+    /// How many parts tensor `index` says it has: the records that follow its own.
+    pub(crate) fn part_count(&self, index: usize) -> usize {
+        self.tensor_word(index, TENSOR_PARTS_WORD)
+            .unwrap_or_default() as usize
+    }
+
+    /// The tensor that tensor `index` is a part of. Parts have been checked: there are few, and none has parts of its own.
+    pub(crate) fn whole_of(&self, index: usize) -> Option<usize> {
+        let first = index.saturating_sub(MAX_PARTS);
+        let before = (first..index).rev().find(|&i| self.part_count(i) != 0)?;
+        (index - before <= self.part_count(before)).then_some(before)
+    }
+
+    /// The blob of a tensor's scales, or [`NONE`].
+    pub(crate) fn scales_word(&self, index: usize) -> Option<u32> {
+        self.tensor_word(index, TENSOR_SCALES_WORD)
+    }
+
+    fn tensor_word(&self, index: usize, i: usize) -> Option<u32> {
+        if index >= self.tensors.count {
+            return None;
+        }
+        word(self.bytes, self.tensors.at(index) + 4 * i)
+    }
+
     /// An op's record, decoded.
     pub(crate) fn op(&self, index: usize, contents: Contents) -> Result<Op<'a>, PlanError> {
         self.decode_op(index, contents)
@@ -244,6 +271,20 @@ impl<'a> File<'a> {
             .ok_or(Problem::NoSuchBlob { field, id })
     }
 
+    /// The array in a blob.
+    pub(crate) fn array<T: AnyBitPattern>(
+        &self,
+        id: u32,
+        field: &'static str,
+    ) -> Result<&'a [T], Problem> {
+        let bytes = self.blob(id, field)?;
+        // Blobs are 64-aligned in a 16-aligned file: only a length that is not whole elements can fail.
+        bytemuck::try_cast_slice(bytes).map_err(|_| Problem::BlobLength {
+            field,
+            bytes: bytes.len(),
+        })
+    }
+
     pub(crate) fn tensor_error(&self, index: usize, problem: Problem) -> PlanError {
         let index = index.min(self.tensors.count);
         let name = self
@@ -264,23 +305,23 @@ impl<'a> File<'a> {
         }
     }
 
-    fn decode_tensor(&self, index: usize) -> Result<Tensor<'a>, Problem> {
+    pub(crate) fn decode_tensor(&self, index: usize) -> Result<Tensor<'a>, Problem> {
         if index >= self.tensors.count {
             return Err(no_such(index, self.tensors.count));
         }
         let at = self.tensors.at(index);
         let w = |i: usize| word(self.bytes, at + 4 * i).unwrap_or_default();
-        if w(10) != 0 || w(11) != 0 {
-            return Err(Problem::NotZero {
-                field: "reserved words",
-            });
-        }
+        let scales = match w(TENSOR_SCALES_WORD) {
+            NONE => &[],
+            id => self.array(id, "scales")?,
+        };
         Ok(Tensor {
             name: self.string(at, "name")?,
             dtype: DType::from_code(w(2))?,
             shape: [w(3), w(4), w(5), w(6)],
             offset: w(7),
             scale: f32::from_bits(w(8)),
+            scales,
             zero_point: w(9) as i32,
         })
     }

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | header | 0 | 256 bytes |
 //! | tensors | 256 | records of 12 words |
-//! | ops | after the tensors | records of 32 words |
+//! | ops | after the tensors | records of 48 words |
 //! | blobs | after the ops | records of 2 words |
 //! | labels | after the blobs | string references of 2 words |
 //! | strings | after the labels | UTF-8 text without terminators or control characters |
@@ -52,10 +52,16 @@
 //! | 0, 1 | name: string reference |
 //! | 2 | dtype: 0 = S8, 1 = S16, 2 = S32 |
 //! | 3–6 | shape: NHWC, or `[1, 1, rows, channels]` for tokens |
-//! | 7 | offset in the arena, a multiple of 64 |
+//! | 7 | offset in the arena, a multiple of 64 unless the tensor is a part |
 //! | 8 | scale (f32): real = scale · (q − zero point); 0 when there is more than one (one per head or channel) |
 //! | 9 | zero point (i32) |
-//! | 10, 11 | reserved |
+//! | 10 | scales (f32 blob or [`NONE`]): only if word 8 is 0; their number n divides the channels C, and channel c has scale ⌊c·n/C⌋ |
+//! | 11 | number of parts, at most [`MAX_PARTS`] |
+//!
+//! A tensor's parts are the records right after its own. They are the tensor cut between rows, in order and completely: dtype,
+//! channels, scale, zero point and scales are the whole's, their rows add up to its rows, and each starts where the one before ends.
+//! A part has no parts. So a concatenation is a tensor whose parts several ops write, and a slice is a part of what one op wrote:
+//! reading the whole is valid if it was last written as a whole or in all its parts, reading a part if it or the whole was.
 //!
 //! # Op record
 //!
@@ -87,7 +93,7 @@
 /// The first eight bytes. The high bit, the line ends and the control character reveal transfers that are not 8-bit clean.
 pub const MAGIC: [u8; 8] = *b"\x89VITL\r\n\x1a";
 /// The version of this format that the crate reads and writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The target tag of plans every kernel reads in place.
 pub const TARGET_PORTABLE: u32 = 0;
 /// "No tensor", "no table".
@@ -101,15 +107,21 @@ pub const FILE_ALIGN: usize = 16;
 pub const MAX_OPS: usize = 4096;
 /// Most tensors a plan may have.
 pub const MAX_TENSORS: usize = 8192;
+/// Most parts a tensor may have.
+pub const MAX_PARTS: usize = 32;
 
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 256;
 /// Bytes of a tensor record.
 pub const TENSOR_LEN: usize = 48;
+/// The word of a tensor record that names its scales.
+pub(crate) const TENSOR_SCALES_WORD: usize = 10;
+/// The word of a tensor record that holds the number of parts.
+pub(crate) const TENSOR_PARTS_WORD: usize = 11;
 /// Bytes of an op record.
 pub const OP_LEN: usize = 4 * OP_WORDS;
 /// Words of an op record.
-pub(crate) const OP_WORDS: usize = 32;
+pub(crate) const OP_WORDS: usize = 48;
 /// The word of an op record that holds the output.
 pub(crate) const OP_OUTPUT_WORD: usize = 6;
 /// Bytes of a blob record.

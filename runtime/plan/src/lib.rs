@@ -9,7 +9,8 @@
 //! | [`format`] | where every byte lies: the tables, for readers in other languages too |
 //! | `file` | the shell: identity, checksum, sections, strings, blobs |
 //! | `op`, `tensor` | records |
-//! | `verify` | what must hold between records: types, sizes, memory, the order of writes and reads |
+//! | `verify` | what must hold between records: types, sizes, memory |
+//! | `values` | the order of writes and reads: that every op finds what it means to read |
 //! | `plan` | [`Plan`], what a program asks |
 //! | `writer` | [`PlanBuilder`] (feature `writer`) |
 //! | `testing` | a tiny network made from a seed (feature `testing`) |
@@ -32,6 +33,7 @@ mod plan;
 mod tensor;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod values;
 mod verify;
 #[cfg(feature = "writer")]
 mod writer;

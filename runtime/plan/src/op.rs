@@ -315,19 +315,19 @@ impl<'a> Op<'a> {
             .filter_map(|(id, operand)| id.zip(operand))
     }
 
-    /// The residual that is added to the result, if any.
+    /// The residual that is added to the result, if any: the second input of a conv, a linear or a depthwise.
     pub fn residual(&self) -> Option<TensorId> {
         match self.kind {
-            OpKind::Attention(_) => None,
-            _ => self.inputs[1],
+            OpKind::Conv(_) | OpKind::Linear(_) | OpKind::Depthwise(_) => self.inputs[1],
+            OpKind::LayerNorm(_) | OpKind::Attention(_) | OpKind::PoolLinear(_) => None,
         }
     }
 
     /// The inputs that are not the residual, in their places.
     pub fn operands(&self) -> [Option<TensorId>; 3] {
-        match self.kind {
-            OpKind::Attention(_) => self.inputs,
-            _ => [self.inputs[0], None, None],
+        match self.residual() {
+            Some(_) => [self.inputs[0], None, None],
+            None => self.inputs,
         }
     }
 
@@ -439,12 +439,7 @@ impl<'a> Words<'a, '_> {
 
     /// The array whose blob id is next.
     fn blob<T: AnyBitPattern>(&mut self, field: &'static str) -> Result<&'a [T], Problem> {
-        let bytes = self.file.blob(self.take(), field)?;
-        // Blobs are 64-aligned in a 16-aligned file: only a length that is not whole elements can fail.
-        bytemuck::try_cast_slice(bytes).map_err(|_| Problem::BlobLength {
-            field,
-            bytes: bytes.len(),
-        })
+        self.file.array(self.take(), field)
     }
 
     fn shape(&mut self) -> ConvShape {

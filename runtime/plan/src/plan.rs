@@ -72,6 +72,18 @@ impl<'a> Plan<'a> {
         self.file.tensor(id.index()).ok()
     }
 
+    /// The parts of a tensor, in order, if it has any: it was cut between rows, see [`format`](crate::format).
+    pub fn parts(&self, id: TensorId) -> impl ExactSizeIterator<Item = TensorId> + use<> {
+        let count = self.file.part_count(id.index()) as u32;
+        (0..count).map(move |part| TensorId(id.0 + 1 + part))
+    }
+
+    /// The tensor that a tensor is a part of, if it is one.
+    pub fn whole(&self, id: TensorId) -> Option<TensorId> {
+        let whole = self.file.whole_of(id.index())?;
+        Some(TensorId(whole as u32))
+    }
+
     /// Height and width of the image the plan takes.
     pub fn input(&self) -> (u32, u32) {
         (
@@ -184,6 +196,7 @@ impl<'a> Plan<'a> {
             shape: [0; 4],
             offset: 0,
             scale: 0.0,
+            scales: &[],
             zero_point: 0,
         };
         // `verify` has read the tensor, so the default is never taken.

@@ -28,7 +28,7 @@ impl DType {
     }
 
     /// Whether elements are floating-point numbers. [`Plan::float_ops`](crate::Plan::float_ops) counts the ops that touch such a
-    /// tensor; version 1 of the format has none, so a plan of it cannot compute in floats between ops.
+    /// tensor; version 2 of the format has none, so a plan of it cannot compute in floats between ops.
     pub const fn is_float(self) -> bool {
         match self {
             DType::S8 | DType::S16 | DType::S32 => false,
@@ -70,9 +70,9 @@ impl TensorId {
 
 /// A tensor's record.
 ///
-/// As the writer's input it may hold anything; one that [`Plan`](crate::Plan) hands out is verified: its offset is a multiple of 64,
-/// it lies inside the arena, its shape has no zero, its scale is 0 or a positive normal number, and its zero point fits an `i8` (S8) or
-/// is 0 (S16, S32).
+/// As the writer's input it may hold anything; one that [`Plan`](crate::Plan) hands out is verified: its offset is a multiple of 64 (of
+/// the element's size, if it is a part of another tensor), it lies inside the arena, its shape has no zero, its scale is 0 or a positive
+/// normal number, so are its scales, and its zero point fits an `i8` (S8) or is 0 (S16, S32).
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Tensor<'a> {
     /// For people; need not be unique.
@@ -85,6 +85,9 @@ pub struct Tensor<'a> {
     pub offset: u32,
     /// real = scale · (q − zero point). 0 when there is more than one scale (one per head or channel).
     pub scale: f32,
+    /// The scales of a tensor that has several: equal runs of channels have one each, see [`Tensor::scale_of`]. Empty if there is one
+    /// scale, or if the plan does not say.
+    pub scales: &'a [f32],
     /// The integer that stands for 0.
     pub zero_point: i32,
 }
@@ -104,7 +107,28 @@ impl Tensor<'_> {
         Some(start..start.checked_add(len)?)
     }
 
-    /// Checks what a record states about itself; `arena` is the arena's length.
+    /// Number of rows: the shape without its last axis. `None` when it does not fit a `usize`.
+    pub fn rows(&self) -> Option<usize> {
+        self.shape[..3]
+            .iter()
+            .try_fold(1_usize, |n, &d| n.checked_mul(usize::try_from(d).ok()?))
+    }
+
+    /// The scale of a channel; `None` if the plan does not say, or has no such channel.
+    pub fn scale_of(&self, channel: usize) -> Option<f32> {
+        let channels = usize::try_from(self.shape[3]).ok()?;
+        if channel >= channels {
+            return None;
+        }
+        if self.scales.is_empty() {
+            return Some(self.scale).filter(|&scale| scale > 0.0);
+        }
+        // Runs of equal length: no product that could overflow.
+        let run = channels.checked_div(self.scales.len())?;
+        self.scales.get(channel.checked_div(run)?).copied()
+    }
+
+    /// Checks what a record states about itself; `arena` is the arena's length. Where it starts is a matter between tensors.
     pub(crate) fn verify(&self, arena: usize) -> Result<(), Problem> {
         if self.shape.contains(&0) {
             return Err(Problem::Zero { field: "shape" });
@@ -112,12 +136,6 @@ impl Tensor<'_> {
         let range = self
             .arena_range()
             .ok_or(Problem::TooLarge { field: "shape" })?;
-        if !range.start.is_multiple_of(ALIGN) {
-            return Err(Problem::Unaligned {
-                field: "arena offset",
-                value: self.offset,
-            });
-        }
         if range.end > arena {
             return Err(Problem::OutOfRange {
                 field: "end in the arena",
@@ -125,10 +143,10 @@ impl Tensor<'_> {
                 limit: arena as u64,
             });
         }
-        let scale_ok = self.scale.to_bits() == 0 || (self.scale.is_normal() && self.scale > 0.0);
-        if !scale_ok {
+        if self.scale.to_bits() != 0 && !is_scale(self.scale) {
             return Err(Problem::BadFloat { field: "scale" });
         }
+        self.verify_scales()?;
         let zero_point_ok = match self.dtype {
             DType::S8 => i8::try_from(self.zero_point).is_ok(),
             DType::S16 | DType::S32 => self.zero_point == 0,
@@ -141,6 +159,48 @@ impl Tensor<'_> {
         }
         Ok(())
     }
+}
+
+impl Tensor<'_> {
+    fn verify_scales(&self) -> Result<(), Problem> {
+        if self.scales.is_empty() {
+            return Ok(());
+        }
+        if self.scale.to_bits() != 0 {
+            return Err(Problem::NotZero {
+                field: "the scale of a tensor with several",
+            });
+        }
+        let channels = self.shape[3] as usize;
+        if !channels.is_multiple_of(self.scales.len()) {
+            return Err(Problem::NotADivisor {
+                field: "number of scales",
+                value: self.scales.len(),
+                of: channels,
+            });
+        }
+        if !self.scales.iter().all(|&scale| is_scale(scale)) {
+            return Err(Problem::BadFloat { field: "scales" });
+        }
+        Ok(())
+    }
+
+    /// Checks where the tensor starts, if it is not a part of another. A part starts after whole rows of elements, and so at a multiple
+    /// of an element's size.
+    pub(crate) fn verify_offset(&self) -> Result<(), Problem> {
+        if (self.offset as usize).is_multiple_of(ALIGN) {
+            return Ok(());
+        }
+        Err(Problem::Unaligned {
+            field: "arena offset",
+            value: self.offset,
+        })
+    }
+}
+
+/// Whether a number can be a scale.
+fn is_scale(scale: f32) -> bool {
+    scale.is_normal() && scale > 0.0
 }
 
 /// Whether two byte ranges have a byte in common.

@@ -156,6 +156,7 @@ impl Net {
             shape,
             offset,
             scale,
+            scales: &[],
             zero_point: 0,
         };
         self.builder.add_tensor(&tensor).expect("small tensor")

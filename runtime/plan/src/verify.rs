@@ -8,9 +8,10 @@ use vitlet_preprocess::{Interpolation, Preprocess, Resize};
 use crate::MAX_THREADS;
 use crate::error::{PlanError, Problem};
 use crate::file::{File, header_error};
-use crate::format::{ALIGN, align_up, header};
+use crate::format::{ALIGN, MAX_PARTS, align_up, header};
 use crate::op::{Contents, Op, Operand, Size};
 use crate::tensor::{DType, Tensor, TensorId, overlap};
+use crate::values::check_value;
 
 /// What verification finds out and the plan keeps.
 #[derive(Clone, Copy, Debug)]
@@ -33,11 +34,7 @@ pub(crate) struct Facts {
 pub(crate) fn verify(file: &File<'_>) -> Result<Facts, PlanError> {
     check_reserved(file)?;
     let tensors_len = tensors_len(file)?;
-    for index in 0..file.tensor_count() {
-        file.tensor(index)?
-            .verify(tensors_len)
-            .map_err(|problem| file.tensor_error(index, problem))?;
-    }
+    check_tensors(file, tensors_len)?;
     let input = header_tensor(file, header::INPUT, "input")?;
     let output = header_tensor(file, header::OUTPUT, "output")?;
     let (mean, std) = check_normalisation(file)?;
@@ -58,10 +55,74 @@ pub(crate) fn verify(file: &File<'_>) -> Result<Facts, PlanError> {
         let op = file.op(index, Contents::Verify)?;
         check_op(file, &op, index, &mut facts).map_err(|problem| file.op_error(index, problem))?;
     }
-    check_value(file, input, output, file.op_count())
+    check_value(file, input, output, file.op_count(), |_| ())
         .map_err(|problem| header_error(header::OUTPUT, problem))?;
     check_arena_fits(&facts)?;
     Ok(facts)
+}
+
+/// Every tensor's record by itself, then those that are parts with those that they are parts of.
+fn check_tensors(file: &File<'_>, arena: usize) -> Result<(), PlanError> {
+    for index in 0..file.tensor_count() {
+        file.tensor(index)?
+            .verify(arena)
+            .map_err(|problem| file.tensor_error(index, problem))?;
+    }
+    let mut index = 0;
+    while index < file.tensor_count() {
+        file.tensor(index)?
+            .verify_offset()
+            .and_then(|()| check_parts(file, index))
+            .map_err(|problem| file.tensor_error(index, problem))?;
+        index += 1 + file.part_count(index);
+    }
+    Ok(())
+}
+
+/// The tensor's parts are the tensor, cut between rows.
+fn check_parts(file: &File<'_>, index: usize) -> Result<(), Problem> {
+    let count = file.part_count(index);
+    let limit = MAX_PARTS.min(file.tensor_count() - 1 - index);
+    if count > limit {
+        return Err(Problem::OutOfRange {
+            field: "number of parts",
+            value: count as u64,
+            limit: limit as u64,
+        });
+    }
+    if count == 0 {
+        return Ok(());
+    }
+    let whole = file.decode_tensor(index)?;
+    let end = |of: &Tensor<'_>| of.arena_range().map_or(usize::MAX, |range| range.end);
+    let mut next = whole.offset as usize;
+    for part in 0..count {
+        let bad = |what| Problem::BadPart { part, what };
+        let (at, record) = (index + 1 + part, file.decode_tensor(index + 1 + part)?);
+        if file.part_count(at) != 0 {
+            return Err(bad("has parts itself"));
+        }
+        let same = record.dtype == whole.dtype
+            && record.shape[3] == whole.shape[3]
+            && record.zero_point == whole.zero_point
+            && record.scale.to_bits() == whole.scale.to_bits()
+            && file.scales_word(at) == file.scales_word(index);
+        if !same {
+            return Err(bad("differs from it in type, channels or quantisation"));
+        }
+        if record.offset as usize != next {
+            return Err(bad("does not start where the one before ends"));
+        }
+        next = end(&record);
+    }
+    if next != end(&whole) {
+        let what = "is the last, but does not end where the tensor ends";
+        return Err(Problem::BadPart {
+            part: count - 1,
+            what,
+        });
+    }
+    Ok(())
 }
 
 fn check_reserved(file: &File<'_>) -> Result<(), PlanError> {
@@ -190,18 +251,21 @@ fn check_logits(file: &File<'_>, output: TensorId) -> Result<(), PlanError> {
 
 /// One op: its arrays, its operands' types and sizes, where its output lies, and the values it reads.
 fn check_op(file: &File<'_>, op: &Op<'_>, index: usize, facts: &mut Facts) -> Result<(), Problem> {
-    let output = tensor(file, op.output)?;
+    let output = file.decode_tensor(op.output.index())?;
     check_operand(&op.kind.output(), &output)?;
     let out_range = output
         .arena_range()
         .ok_or(Problem::TooLarge { field: "output" })?;
     let mut floats = output.dtype.is_float();
     for (id, operand) in op.reads() {
-        let read = tensor(file, id)?;
+        let read = file.decode_tensor(id.index())?;
         check_operand(&operand, &read)?;
         floats |= read.dtype.is_float();
-        let writer = check_value(file, facts.input, id, index)?;
-        if operand.symmetric && may_hold_minimum(file, writer) {
+        let mut minimum = false;
+        check_value(file, facts.input, id, index, |writer| {
+            minimum |= operand.symmetric && may_hold_minimum(file, writer);
+        })?;
+        if minimum {
             return Err(Problem::NotSymmetric {
                 field: operand.field,
                 tensor: id.0,
@@ -221,13 +285,6 @@ fn check_op(file: &File<'_>, op: &Op<'_>, index: usize, facts: &mut Facts) -> Re
     let scratch = align_up(op.kind.scratch_len()).ok_or(Problem::TooLarge { field: "scratch" })?;
     facts.scratch_len = facts.scratch_len.max(scratch);
     Ok(())
-}
-
-fn tensor<'a>(file: &File<'a>, id: TensorId) -> Result<Tensor<'a>, Problem> {
-    file.tensor(id.index()).map_err(|_| Problem::NoSuchTensor {
-        field: "operand",
-        id: id.0,
-    })
 }
 
 fn dtype(field: &'static str, tensor: &Tensor<'_>, expected: DType) -> Result<(), Problem> {
@@ -286,36 +343,6 @@ fn may_hold_minimum(file: &File<'_>, writer: Option<usize>) -> bool {
     writer
         .and_then(|index| file.verified_op(index).ok())
         .is_none_or(|op| op.kind.may_write_minimum())
-}
-
-/// Checks that before op `reader`, tensor `id` holds what was last written to it: walking back from the reader, the op that wrote
-/// it must come before any op that wrote to memory it shares. Returns the writer, or `None` for the image.
-fn check_value(
-    file: &File<'_>,
-    input: TensorId,
-    id: TensorId,
-    reader: usize,
-) -> Result<Option<usize>, Problem> {
-    let range = tensor(file, id)?
-        .arena_range()
-        .ok_or(Problem::TooLarge { field: "input" })?;
-    for by in (0..reader).rev() {
-        let written = file.op_output(by)?;
-        if written == id {
-            return Ok(Some(by));
-        }
-        let other = tensor(file, written)?
-            .arena_range()
-            .ok_or(Problem::TooLarge { field: "output" })?;
-        if overlap(&range, &other) {
-            return Err(Problem::Clobbered { tensor: id.0, by });
-        }
-    }
-    if id == input {
-        Ok(None)
-    } else {
-        Err(Problem::NotWritten { tensor: id.0 })
-    }
 }
 
 /// [`Plan::arena_len`](crate::Plan::arena_len) fits an allocation for any number of threads.

@@ -14,8 +14,8 @@ use vitlet_preprocess::{Interpolation, Preprocess, Resize};
 use crate::aligned::AlignedBytes;
 use crate::error::PlanError;
 use crate::format::{
-    BLOB_LEN, HEADER_LEN, LABEL_LEN, MAGIC, OP_LEN, OP_WORDS, TARGET_PORTABLE, TENSOR_LEN, VERSION,
-    align_up, checksum, header,
+    BLOB_LEN, HEADER_LEN, LABEL_LEN, MAGIC, NONE, OP_LEN, OP_WORDS, TARGET_PORTABLE, TENSOR_LEN,
+    VERSION, align_up, checksum, header,
 };
 use crate::op::Op;
 use crate::plan::{Plan, Provenance};
@@ -55,6 +55,8 @@ pub struct Metadata<'a> {
     pub provenance: Provenance<'a>,
 }
 
+const TENSOR_TOO_LARGE: WriteError = WriteError::TooLarge { what: "tensor" };
+
 /// Collects tensors and ops and lays out the file.
 ///
 /// Ops are added in the order of execution; tensors they name have been added before. Identical arrays and strings are stored once.
@@ -79,11 +81,46 @@ impl PlanBuilder {
     /// # Errors
     /// [`WriteError::TooLarge`] if it ends past 4 GiB.
     pub fn add_tensor(&mut self, tensor: &Tensor<'_>) -> Result<TensorId, WriteError> {
-        let too_large = WriteError::TooLarge { what: "tensor" };
+        let (id, _) = self.add_tensor_with_parts(tensor, &[])?;
+        Ok(id)
+    }
+
+    /// Adds a tensor and its parts, each given by its name and its shape; the shapes' rows add up to the tensor's. Everything else
+    /// about a part follows from the whole. Returns the tensor's id and those of the parts.
+    ///
+    /// # Errors
+    /// [`WriteError::TooLarge`] if something ends past 4 GiB.
+    pub fn add_tensor_with_parts(
+        &mut self,
+        tensor: &Tensor<'_>,
+        parts: &[(&str, [u32; 4])],
+    ) -> Result<(TensorId, Vec<TensorId>), WriteError> {
+        let scales = match tensor.scales {
+            [] => NONE,
+            scales => self.blobs.add_f32(scales)?,
+        };
+        let whole = self.tensor_record(tensor, scales, to_word(parts.len(), "parts")?)?;
+        let mut part = *tensor;
+        let mut ids = Vec::with_capacity(parts.len());
+        for &(name, shape) in parts {
+            (part.name, part.shape) = (name, shape);
+            ids.push(self.tensor_record(&part, scales, 0)?);
+            let end = part.arena_range().ok_or(TENSOR_TOO_LARGE)?.end;
+            part.offset = to_word(end, "tensor")?;
+        }
+        Ok((whole, ids))
+    }
+
+    fn tensor_record(
+        &mut self,
+        tensor: &Tensor<'_>,
+        scales: u32,
+        parts: u32,
+    ) -> Result<TensorId, WriteError> {
         let end = tensor
             .arena_range()
             .and_then(|r| align_up(r.end))
-            .ok_or(too_large)?;
+            .ok_or(TENSOR_TOO_LARGE)?;
         self.arena = self.arena.max(end);
         let name = self.strings.add(tensor.name)?;
         let [n, h, w, c] = tensor.shape;
@@ -102,12 +139,12 @@ impl PlanBuilder {
                 tensor.offset,
                 scale,
                 zero_point,
-                0,
-                0,
+                scales,
+                parts,
             ],
         );
         let id = TensorId(self.tensor_count);
-        self.tensor_count = self.tensor_count.checked_add(1).ok_or(too_large)?;
+        self.tensor_count = self.tensor_count.checked_add(1).ok_or(TENSOR_TOO_LARGE)?;
         Ok(id)
     }
 

@@ -1,16 +1,20 @@
 //! Attention: softmax(q·kᵀ)·v per head, q, k, v and the result s8; see "Attention" in `docs/numerics.md`.
 
+mod bias;
 mod exp2;
+mod operand;
 mod scalar;
 mod simd;
 mod view;
 
 use core::ops::Range;
 
+pub use bias::Bias;
+pub use operand::{AttentionShape, Operand};
 pub use view::View;
 
 use crate::error::{at_least, exact, length, row_range, rule, size, values};
-use crate::gemm::{DIM_MAX, ROWS, padded_k, padded_n};
+use crate::gemm::{DIM_MAX, ROWS, TENSOR_MAX, padded_k, padded_n};
 use crate::isa::dispatch;
 use crate::scratch::space;
 use crate::{Kernel, Out, ParamError, SizeError};
@@ -19,19 +23,20 @@ const HEADS_MAX: usize = 1 << 16;
 const HEAD_DIM_MAX: usize = 512;
 /// Sums over the keys stay in i32.
 const KEYS_MAX: usize = 131_072;
+/// The largest magnitude that `round` is defined for.
+const ROUND_MAX: f32 = 4_194_303.0;
 
-/// Softmax(q·kᵀ)·v for `heads` heads. q, k and v hold −127..=127 (their requantise has `min` −127); they may be one tensor.
+/// Softmax(q·kᵀ + bias)·v for every head and group. q, k and v hold −127..=127 (their requantise has `min` −127); they may be one tensor.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
-    pub(crate) heads: usize,
-    pub(crate) head_dim: usize,
-    pub(crate) queries: usize,
-    pub(crate) keys: usize,
-    pub(crate) q: View,
-    pub(crate) k: View,
-    pub(crate) v: View,
-    pub(crate) out: View,
+    pub(crate) shape: AttentionShape,
+    pub(crate) q: Operand<'a>,
+    pub(crate) k: Operand<'a>,
+    pub(crate) v: Operand<'a>,
+    pub(crate) out: Operand<'a>,
     pub(crate) quantisation: AttentionQuantisation<'a>,
+    pub(crate) bias: Option<Bias<'a>>,
+    pub(crate) mask: Option<&'a [u8]>,
 }
 
 /// Scales of an attention, one per head, and its output's zero point.
@@ -69,82 +74,173 @@ impl AttentionQuantisation<'_> {
 }
 
 impl<'a> Attention<'a> {
-    /// `views` are those of q, k, v and the output; the output's heads must lie within one `row_stride`.
+    /// `operands` are q, k, v and the output, whose heads must lie within one `row_stride` and whose rows are all in its tensor.
+    /// `mask` is a label for each token, `[groups][queries]`: a query sees the keys of its own label only; queries and keys are the same tokens.
     ///
     /// # Errors
-    /// A size, a view or a scale is outside the contract's bounds.
+    /// A size, a view, a row, a scale or a bias is outside the contract's bounds.
     pub fn new(
-        heads: usize,
-        head_dim: usize,
-        queries: usize,
-        keys: usize,
-        [q, k, v, out]: [View; 4],
+        shape: AttentionShape,
+        operands: [Operand<'a>; 4],
         quantisation: AttentionQuantisation<'a>,
+        bias: Option<Bias<'a>>,
+        mask: Option<&'a [u8]>,
     ) -> Result<Self, ParamError> {
-        size("heads", heads, HEADS_MAX)?;
-        size("head size", head_dim, HEAD_DIM_MAX)?;
-        size("queries", queries, DIM_MAX)?;
-        size("keys", keys, KEYS_MAX)?;
-        for (view, rows) in [(q, queries), (k, keys), (v, keys), (out, queries)] {
-            rule(
-                "a view's elements have addresses",
-                view.len(heads, rows, head_dim).is_some(),
-            )?;
-        }
-        let one_row = out.len(heads, 1, head_dim);
-        rule(
-            "the output's heads lie within one row",
-            one_row.is_some_and(|len| len <= out.row_stride),
-        )?;
-        rule(
-            "the output's heads do not overlap",
-            heads == 1 || out.head_stride >= head_dim,
-        )?;
-        rule(
-            "the output has an address",
-            out.row_stride.checked_mul(queries).is_some(),
-        )?;
-        quantisation.check(heads)?;
-        Ok(Self {
-            heads,
-            head_dim,
-            queries,
-            keys,
+        let attention = Self::new_verified(shape, operands, quantisation, bias, mask)?;
+        let [q, k, v, out] = operands;
+        q.check_elements("rows of q", "constants of q")?;
+        k.check_elements("rows of k", "constants of k")?;
+        v.check_elements("rows of v", "constants of v")?;
+        out.check_elements("rows of the output", "constants of the output")?;
+        bias.map_or(Ok(()), |bias| bias.check_elements())?;
+        Ok(attention)
+    }
+
+    /// As `new`, for arrays it has accepted before: reads no element of tables, constants, bias and mask (see the crate's documentation).
+    ///
+    /// # Errors
+    /// Those of `new` that are not about elements.
+    pub fn new_verified(
+        shape: AttentionShape,
+        operands: [Operand<'a>; 4],
+        quantisation: AttentionQuantisation<'a>,
+        bias: Option<Bias<'a>>,
+        mask: Option<&'a [u8]>,
+    ) -> Result<Self, ParamError> {
+        let [q, k, v, out] = operands;
+        let this = Self {
+            shape,
             q,
             k,
             v,
             out,
             quantisation,
-        })
+            bias,
+            mask,
+        };
+        this.check_sizes()?;
+        let AttentionShape {
+            queries,
+            keys,
+            groups,
+            slots,
+            ..
+        } = shape;
+        q.check(&shape, groups * queries, "rows of q")?;
+        k.check(&shape, groups * keys, "rows of k")?;
+        v.check(&shape, groups * slots * keys, "rows of v")?;
+        this.check_output(groups * slots * queries)?;
+        quantisation.check(shape.heads)?;
+        this.check_logits()?;
+        Ok(this)
     }
 
-    /// Query rows.
+    fn check_sizes(&self) -> Result<(), ParamError> {
+        let AttentionShape {
+            heads,
+            head_dim,
+            groups,
+            slots,
+            queries,
+            keys,
+        } = self.shape;
+        size("heads", heads, HEADS_MAX)?;
+        size("head size", head_dim, HEAD_DIM_MAX)?;
+        size("groups", groups, DIM_MAX)?;
+        size("slots", slots, DIM_MAX)?;
+        size("queries", queries, DIM_MAX)?;
+        size("keys", keys, KEYS_MAX)?;
+        let rows = |len: usize| groups.saturating_mul(slots).saturating_mul(len);
+        size(
+            "query rows of all groups and slots",
+            rows(queries),
+            TENSOR_MAX,
+        )?;
+        size("key rows of all groups and slots", rows(keys), TENSOR_MAX)?;
+        if slots > 1 {
+            // A group's weights are kept until all slots are done.
+            size(
+                "weights of a group",
+                queries.saturating_mul(padded_k(keys)),
+                TENSOR_MAX,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn check_output(&self, used: usize) -> Result<(), ParamError> {
+        let (
+            AttentionShape {
+                heads, head_dim, ..
+            },
+            out,
+        ) = (self.shape, &self.out);
+        out.check(&self.shape, used, "rows of the output")?;
+        rule(
+            "an attention's output has no constants",
+            out.constants.is_empty(),
+        )?;
+        rule(
+            "an output without a table has the rows it is given",
+            out.rows.is_some() || out.tensor_rows == used,
+        )?;
+        let stride = out.view.row_stride;
+        rule(
+            "the output's heads lie within one row",
+            out.view
+                .len(heads, 1, head_dim)
+                .is_some_and(|len| len <= stride),
+        )?;
+        rule(
+            "the output's heads do not overlap",
+            heads == 1 || out.view.head_stride >= head_dim,
+        )?;
+        rule(
+            "the output has an address",
+            stride.checked_mul(out.tensor_rows).is_some(),
+        )
+    }
+
+    /// Bias, mask, and the bound of the logits they are added to.
+    fn check_logits(&self) -> Result<(), ParamError> {
+        let shape = &self.shape;
+        if let Some(bias) = &self.bias {
+            bias.check(shape)?;
+        }
+        if let Some(mask) = self.mask {
+            rule(
+                "masked queries and keys are the same tokens",
+                shape.queries == shape.keys,
+            )?;
+            length("mask", mask.len(), shape.groups * shape.queries)?;
+        }
+        if self.bias.is_some() || self.mask.is_some() {
+            let reach = (shape.head_dim * 127 * 127) as f32;
+            values(
+                "logit_scale",
+                "below (2^22 - 1) / (head size * 127^2), since there is a bias or a mask",
+                self.quantisation.logit_scale,
+                |scale| reach * scale < ROUND_MAX,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Rows of the output.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.queries
+        self.out.tensor_rows
     }
 
-    /// Number of heads.
+    /// Sizes.
     #[must_use]
-    pub fn heads(&self) -> usize {
-        self.heads
+    pub fn shape(&self) -> &AttentionShape {
+        &self.shape
     }
 
-    /// Channels of a head.
+    /// q, k, v and the output.
     #[must_use]
-    pub fn head_dim(&self) -> usize {
-        self.head_dim
-    }
-
-    /// Key rows.
-    #[must_use]
-    pub fn keys(&self) -> usize {
-        self.keys
-    }
-
-    /// The views of q, k, v and the output.
-    #[must_use]
-    pub fn views(&self) -> [View; 4] {
+    pub fn operands(&self) -> [Operand<'a>; 4] {
         [self.q, self.k, self.v, self.out]
     }
 
@@ -154,50 +250,70 @@ impl<'a> Attention<'a> {
         &self.quantisation
     }
 
+    /// What is added to the logits.
+    #[must_use]
+    pub fn bias(&self) -> Option<&Bias<'a>> {
+        self.bias.as_ref()
+    }
+
+    /// Labels `[groups][tokens]`.
+    #[must_use]
+    pub fn mask(&self) -> Option<&'a [u8]> {
+        self.mask
+    }
+
     /// The smallest lengths of q, k and v.
     #[must_use]
     pub fn input_lens(&self) -> [usize; 3] {
-        let len = |view: View, rows| {
-            view.len(self.heads, rows, self.head_dim)
-                .unwrap_or(usize::MAX)
-        };
-        [
-            len(self.q, self.queries),
-            len(self.k, self.keys),
-            len(self.v, self.keys),
-        ]
+        let AttentionShape {
+            heads, head_dim, ..
+        } = self.shape;
+        [&self.q, &self.k, &self.v]
+            .map(|operand| operand.tensor_len(heads, head_dim).unwrap_or(usize::MAX))
     }
 
-    /// Elements of the output: `row_stride` per query row.
+    /// Elements of the output: `row_stride` per row.
     #[must_use]
     pub fn output_len(&self) -> usize {
-        self.queries * self.out.row_stride
+        self.out.tensor_rows * self.out.view.row_stride
     }
 
     /// Scratch bytes `run` needs: packed keys and values of a head, and the logits and both probability planes of some query rows.
     #[must_use]
     pub fn scratch_len(&self) -> usize {
-        let (keys, dim) = (padded_k(self.keys), padded_k(self.head_dim));
+        let AttentionShape { head_dim, keys, .. } = self.shape;
+        let (pitch, dim) = (padded_k(keys), padded_k(head_dim));
         let pieces = [
-            space::<i8>(keys * dim),
-            space::<i8>(keys * padded_n(self.head_dim)),
+            space::<i8>(pitch * dim),
+            space::<i8>(pitch * padded_n(head_dim)),
             space::<i8>(ROWS * dim),
-            space::<i32>(ROWS * keys),
-            space::<i8>(ROWS * keys),
-            space::<i8>(ROWS * keys),
+            space::<i32>(ROWS * pitch),
+            space::<i8>(ROWS * pitch),
+            space::<i8>(ROWS * pitch),
         ];
         pieces.into_iter().fold(0, usize::saturating_add)
     }
 
-    /// Multiply-accumulates of the whole operation: q·kᵀ and one product with v (the second plane of v is our own affair).
+    /// Multiply-accumulates of the whole operation: q·kᵀ and one product with each slot of v (the second plane of v is our own affair).
     #[must_use]
     pub fn macs(&self) -> u64 {
-        let rows = (self.heads as u64).saturating_mul(self.queries as u64);
-        rows.saturating_mul(self.keys as u64)
-            .saturating_mul(2 * self.head_dim as u64)
+        let AttentionShape {
+            heads,
+            head_dim,
+            groups,
+            slots,
+            queries,
+            keys,
+        } = self.shape;
+        [heads, groups, queries, keys, head_dim, 1 + slots]
+            .into_iter()
+            .fold(1, |macs, factor| macs.saturating_mul(factor as u64))
     }
 
-    /// Computes query rows `rows` of all heads into `out`: s8, `row_stride` elements for each of those rows; bytes between heads are left alone.
+    /// Computes the output's rows `rows` of all heads into `out`: s8, `row_stride` elements for each of those rows.
+    ///
+    /// If the output has a table, `out` is filled with its zero point first, and a row the table names more than once gets the last result; else
+    /// bytes between heads are left alone.
     ///
     /// # Errors
     /// A buffer or the row range does not fit; nothing was written.
@@ -209,19 +325,30 @@ impl<'a> Attention<'a> {
         q: &[i8],
         k: &[i8],
         v: &[i8],
-        out: Out<'_>,
+        mut out: Out<'_>,
         scratch: &mut [i8],
     ) -> Result<(), SizeError> {
-        row_range(&rows, self.queries)?;
+        row_range(&rows, self.rows())?;
         let lens = self.input_lens();
         at_least("q", q.len(), lens[0])?;
         at_least("k", k.len(), lens[1])?;
         at_least("v", v.len(), lens[2])?;
-        let Out::S8(_) = out else {
+        let Out::S8(y) = &mut out else {
             return Err(SizeError::OutType);
         };
-        exact("out", out.len(), rows.len() * self.out.row_stride)?;
+        exact("out", y.len(), rows.len() * self.out.view.row_stride)?;
         at_least("scratch", scratch.len(), self.scratch_len())?;
+        if self.out.rows.is_some() {
+            let AttentionQuantisation {
+                zero_point, min, ..
+            } = self.quantisation;
+            y.fill(zero_point.max(min));
+        }
         dispatch(kernel, self, rows, [q, k, v], out, scratch)
+    }
+
+    /// Whether logits are rounded and summed with a bias (0 if there is none) before the maximum is taken.
+    pub(crate) fn is_biased(&self) -> bool {
+        self.bias.is_some() || self.mask.is_some()
     }
 }

@@ -11,7 +11,7 @@ use super::exp2::{POLYNOMIAL, T_MAX};
 use super::view::View;
 use crate::gemm::simd::Rows;
 use crate::gemm::{K_STEP, NR, ROWS, packed_index, padded_k, padded_n};
-use crate::isa::{Isa, Routine, Vectorised, unroll};
+use crate::isa::{Isa, Reference, Routine, Vectorised, unroll};
 use crate::requantise::simd::quantise8;
 use crate::scratch::carve;
 use crate::{Out, SizeError};
@@ -39,9 +39,9 @@ struct Workspace<'s> {
 
 impl<'s> Workspace<'s> {
     fn new(op: &Attention<'_>, scratch: &'s mut [i8]) -> Result<Self, SizeError> {
-        let (keys, dim) = (padded_k(op.keys), padded_k(op.head_dim));
+        let (keys, dim) = (padded_k(op.shape.keys), padded_k(op.shape.head_dim));
         let (packed_keys, rest) = carve(scratch, keys * dim)?;
-        let (values, rest) = carve(rest, keys * padded_n(op.head_dim))?;
+        let (values, rest) = carve(rest, keys * padded_n(op.shape.head_dim))?;
         let (queries, rest) = carve(rest, ROWS * dim)?;
         let (logits, rest) = carve(rest, ROWS * keys)?;
         let (high, rest) = carve(rest, ROWS * keys)?;
@@ -68,9 +68,9 @@ impl<'s> Workspace<'s> {
     }
 
     fn pack(&mut self, op: &Attention<'_>, head: usize, k: &[i8], v: &[i8]) {
-        let dim = padded_k(op.head_dim);
-        for j in 0..op.keys {
-            let key = &k[op.k.at(head, j)..][..op.head_dim];
+        let dim = padded_k(op.shape.head_dim);
+        for j in 0..op.shape.keys {
+            let key = &k[op.k.view.at(head, j)..][..op.shape.head_dim];
             let first = packed_index(j, 0, dim);
             let steps = self.keys[first..].chunks_mut(NR * K_STEP);
             for (key, step) in key.chunks(K_STEP).zip(steps) {
@@ -80,19 +80,19 @@ impl<'s> Workspace<'s> {
                 }
             }
         }
-        for j in (0..op.keys).step_by(K_STEP) {
+        for j in (0..op.shape.keys).step_by(K_STEP) {
             self.pack_values(op, head, j, v);
         }
     }
 
     /// The values of up to 4 keys from `j` on: a column's lie side by side.
     fn pack_values(&mut self, op: &Attention<'_>, head: usize, j: usize, v: &[i8]) {
-        let row = |j: usize| &v[op.v.at(head, j)..][..op.head_dim];
-        let panels = self.values.chunks_exact_mut(NR * padded_k(op.keys));
+        let row = |j: usize| &v[op.v.view.at(head, j)..][..op.shape.head_dim];
+        let panels = self.values.chunks_exact_mut(NR * padded_k(op.shape.keys));
         let blocks = panels.map(|panel| &mut panel[j * NR..][..NR * K_STEP]);
-        if j + K_STEP > op.keys {
+        if j + K_STEP > op.shape.keys {
             for (block, d) in blocks.zip((0..).step_by(NR)) {
-                for (index, j) in (j..op.keys).enumerate() {
+                for (index, j) in (j..op.shape.keys).enumerate() {
                     for (column, &value) in row(j)[d..].iter().take(NR).enumerate() {
                         block[column * K_STEP + index] = value;
                     }
@@ -102,7 +102,7 @@ impl<'s> Workspace<'s> {
         }
         let rows = [row(j), row(j + 1), row(j + 2), row(j + 3)];
         for (block, d) in blocks.zip((0..).step_by(NR)) {
-            let columns = block.chunks_exact_mut(K_STEP).take(op.head_dim - d);
+            let columns = block.chunks_exact_mut(K_STEP).take(op.shape.head_dim - d);
             for (column, d) in columns.zip(d..) {
                 for (value, row) in column.iter_mut().zip(rows) {
                     *value = row[d];
@@ -161,15 +161,19 @@ impl Vectorised for Attention<'_> {
         let Out::S8(out) = out else {
             return Err(SizeError::OutType);
         };
+        if !self.is_plain() {
+            return self.run_scalar(rows, [q, k, v], &mut Out::S8(out), scratch);
+        }
         let mut work = Workspace::new(self, scratch)?;
-        for head in 0..self.heads {
+        for head in 0..self.shape.heads {
             work.pack(self, head, k, v);
             let constants = self.head(head);
             let mut row = rows.start;
             while row < rows.end {
                 let count = tile_rows::<I>(rows.end - row);
-                let queries = work.query_rows(self.q, q, head, row, count, self.head_dim);
-                let first = self.out.at(head, row - rows.start);
+                let queries =
+                    work.query_rows(self.q.view, q, head, row, count, self.shape.head_dim);
+                let first = self.out.view.at(head, row - rows.start);
                 // SAFETY: `new` checked that the heads lie within a row of the output, and `run` that `out` holds `rows`.
                 let y = unsafe { out.as_mut_ptr().add(first) };
                 let (op, work, head) = (self, &mut work, &constants);
@@ -211,11 +215,19 @@ impl Vectorised for Attention<'_> {
 }
 
 impl Attention<'_> {
+    fn is_plain(&self) -> bool {
+        let operands = [self.q, self.k, self.v, self.out];
+        let plain = operands
+            .iter()
+            .all(|o| o.rows.is_none() && o.constants.is_empty());
+        plain && !self.is_biased() && self.shape.groups * self.shape.slots == 1
+    }
+
     fn head(&self, head: usize) -> Head {
         let (mut past_end, mut mask) = ([0; NR], [-1; NR]);
-        if !self.keys.is_multiple_of(NR) {
-            past_end[self.keys % NR..].fill(PAST_END);
-            mask[self.keys % NR..].fill(0);
+        if !self.shape.keys.is_multiple_of(NR) {
+            past_end[self.shape.keys % NR..].fill(PAST_END);
+            mask[self.shape.keys % NR..].fill(0);
         }
         Head {
             logit_scale: self.quantisation.logit_scale[head],
@@ -241,7 +253,7 @@ impl<const R: usize> Routine for Group<'_, '_, '_, R> {
 
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {
-        let pitch = padded_k(self.op.keys);
+        let pitch = padded_k(self.op.shape.keys);
         // SAFETY: as promised; `work` has 8 rows of `pitch` logits and plane bytes, and R ≤ 8.
         unsafe {
             self.op
@@ -267,10 +279,10 @@ impl Attention<'_> {
         head: &Head,
         queries: Rows,
     ) {
-        let (dim, pitch) = (padded_k(self.head_dim), padded_k(self.keys));
+        let (dim, pitch) = (padded_k(self.shape.head_dim), padded_k(self.shape.keys));
         let mut key = 0;
-        while key < self.keys {
-            let partial = key + NR > self.keys;
+        while key < self.shape.keys {
+            let partial = key + NR > self.shape.keys;
             // SAFETY: the caller's promises; `key` is a multiple of 8 below the padded number of keys.
             unsafe {
                 let init = if partial { &head.past_end } else { &ZEROS };
@@ -309,9 +321,9 @@ impl Attention<'_> {
                 work.low.as_mut_ptr().add(first),
             );
             let scale = isa.splat_f32(head.logit_scale);
-            let max = isa.splat_i32(max_logit(isa, logits, self.keys));
+            let max = isa.splat_i32(max_logit(isa, logits, self.shape.keys));
             let (mut sum, mut j) = (isa.splat_i32(0), 0);
-            while j + 2 * NR <= self.keys {
+            while j + 2 * NR <= self.shape.keys {
                 let e = [
                     exponentials(isa, logits.add(j), max, scale),
                     exponentials(isa, logits.add(j + NR), max, scale),
@@ -320,9 +332,9 @@ impl Attention<'_> {
                 isa.store_halves_pair(high.add(j), low.add(j), e);
                 j += 2 * NR;
             }
-            while j < self.keys {
+            while j < self.shape.keys {
                 let mut e = exponentials(isa, logits.add(j), max, scale);
-                if j + NR > self.keys {
+                if j + NR > self.shape.keys {
                     e = isa.and_i16(e, isa.load_i16(head.mask.as_ptr()));
                 }
                 sum = isa.accumulate(sum, e);
@@ -343,9 +355,12 @@ impl Attention<'_> {
         factors: [f32; R],
         y: *mut i8,
     ) {
-        let pitch = padded_k(self.keys);
+        let pitch = padded_k(self.shape.keys);
         // Keys in tiles of 16, and the last few in steps of 4.
-        let (whole, steps) = match (self.keys & !15, (self.keys & 15).div_ceil(K_STEP)) {
+        let (whole, steps) = match (
+            self.shape.keys & !15,
+            (self.shape.keys & 15).div_ceil(K_STEP),
+        ) {
             (0, _) | (_, 4) => (pitch, 0),
             split => split,
         };
@@ -353,7 +368,7 @@ impl Attention<'_> {
         let zero_point = isa.splat_i16(i16::from(self.quantisation.zero_point));
         let min = isa.splat_i16(i16::from(self.quantisation.min));
         let mut d = 0;
-        while d < self.head_dim {
+        while d < self.shape.head_dim {
             // SAFETY: the caller's promises; `d` is a multiple of 8 below the padded head size.
             unsafe {
                 let values = work.values.as_ptr().add(d * pitch);
@@ -371,9 +386,9 @@ impl Attention<'_> {
                     let q = quantise8(isa, scaled, zero_point, min);
                     store_columns(
                         isa,
-                        y.add(r * self.out.row_stride + d),
+                        y.add(r * self.out.view.row_stride + d),
                         q,
-                        self.head_dim - d,
+                        self.shape.head_dim - d,
                     );
                 });
             }

@@ -24,7 +24,7 @@ impl Vectorised for Conv<'_> {
         let width = self.shape.out_w as usize;
         let (patches, _) = carve::<i8>(scratch, I::ROWS * stride)?;
         patches.fill(0);
-        let target = Target::new(&self.gemm.requantise, out);
+        let target = Target::new(&self.gemm.requantise.output, out);
         let in_place = self.shape.is_pointwise() && k == stride;
         let (mut pixel, end) = (rows.start * width, rows.end * width);
         while pixel < end {

@@ -54,16 +54,17 @@ impl Vectorised for Depthwise<'_> {
         let buffers = Buffers {
             x,
             pad_row,
-            target: Target::new(&self.requantise, out),
+            target: Target::new(&self.requantise.output, out),
         };
         let row_len = self.shape.out_row_len();
         for (index, oy) in rows.enumerate() {
             // SAFETY: `run` checked that x is the image and that `out` holds `rows`; the blocks lie within the channels.
             unsafe {
                 self.row_simd(isa, buffers, oy, blocks, patch, index * row_len);
+                let output = &self.requantise.output;
                 buffers
                     .target
-                    .look_up(isa, &self.requantise, index * row_len, row_len);
+                    .look_up(isa, output, index * row_len, row_len);
             }
             if blocks * BLOCK < channels {
                 self.row_scalar(x, oy, blocks * BLOCK..channels, out, index * row_len);

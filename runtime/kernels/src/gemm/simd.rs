@@ -40,7 +40,7 @@ impl Gemm<'_> {
             done += self.groups::<I, 4>(isa, x.from(done), count - done, target, at(done));
             done += self.groups::<I, 2>(isa, x.from(done), count - done, target, at(done));
             self.groups::<I, 1>(isa, x.from(done), count - done, target, at(done));
-            target.look_up(isa, &self.requantise, first, count * self.n);
+            target.look_up(isa, &self.requantise.output, first, count * self.n);
         }
     }
 

@@ -5,9 +5,10 @@ mod simd;
 
 use core::ops::Range;
 
-use crate::error::{at_least, exact, length, row_range, size, values};
+use crate::error::{at_least, exact, length, row_range, rule, size, values};
 use crate::gemm::{DIM_MAX, TENSOR_MAX};
 use crate::isa::dispatch;
+use crate::scratch::space;
 use crate::{Kernel, Out, ParamError, SizeError};
 
 /// C·x and sums of C values of s16 stay below 2²⁹.
@@ -22,6 +23,18 @@ pub enum NormOutput {
     S16,
 }
 
+/// Where the rows come from, if not one after the other: row r is the segments `table[r][..]` of the input side by side, each an input row of
+/// `channels / segments` elements (patch merging).
+#[derive(Clone, Copy, Debug)]
+pub struct Gather<'a> {
+    /// Input rows, `[rows][segments]`.
+    pub table: &'a [u32],
+    /// Input rows in a row.
+    pub segments: usize,
+    /// Rows of the input.
+    pub input_rows: usize,
+}
+
 /// `y = (x − mean) / sqrt(variance + eps) · gamma + beta` per row; see "LayerNorm" in `docs/numerics.md`.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm<'a> {
@@ -31,6 +44,7 @@ pub struct LayerNorm<'a> {
     pub(crate) gamma: &'a [f32],
     pub(crate) beta: &'a [f32],
     pub(crate) output: NormOutput,
+    pub(crate) gather: Option<Gather<'a>>,
 }
 
 impl<'a> LayerNorm<'a> {
@@ -80,6 +94,40 @@ impl<'a> LayerNorm<'a> {
             gamma,
             beta,
             output,
+            gather: None,
+        })
+    }
+
+    /// The same over rows that are put together from rows of the input.
+    ///
+    /// # Errors
+    /// The table has not `segments` rows of the input for each row, or `segments` does not divide the channels.
+    pub fn with_gather(self, gather: Gather<'a>) -> Result<Self, ParamError> {
+        let norm = self.with_gather_verified(gather)?;
+        values("gather", "a row of the input", gather.table, |row| {
+            (row as usize) < gather.input_rows
+        })?;
+        Ok(norm)
+    }
+
+    /// As `with_gather`, for a table it has accepted before: reads no element (see the crate's documentation).
+    ///
+    /// # Errors
+    /// Those of `with_gather` that are not about elements.
+    pub fn with_gather_verified(self, gather: Gather<'a>) -> Result<Self, ParamError> {
+        size("segments", gather.segments, self.channels)?;
+        rule(
+            "segments divide the channels",
+            self.channels.is_multiple_of(gather.segments),
+        )?;
+        size("input rows", gather.input_rows, DIM_MAX)?;
+        let elements = gather.input_rows.saturating_mul(self.channels);
+        size("input", elements / gather.segments, TENSOR_MAX)?;
+        let expected = self.rows.saturating_mul(gather.segments);
+        length("gather", gather.table.len(), expected)?;
+        Ok(Self {
+            gather: Some(gather),
+            ..self
         })
     }
 
@@ -119,16 +167,25 @@ impl<'a> LayerNorm<'a> {
         self.output
     }
 
-    /// Elements of x and of y.
+    /// Where the rows come from, if not one after the other.
     #[must_use]
-    pub fn input_len(&self) -> usize {
-        self.rows * self.channels
+    pub fn gather(&self) -> Option<Gather<'a>> {
+        self.gather
     }
 
-    /// Scratch bytes `run` needs: none.
+    /// Elements of x.
+    #[must_use]
+    pub fn input_len(&self) -> usize {
+        match self.gather {
+            None => self.rows * self.channels,
+            Some(gather) => gather.input_rows * (self.channels / gather.segments),
+        }
+    }
+
+    /// Scratch bytes `run` needs: none, or a row that is put together.
     #[must_use]
     pub fn scratch_len(&self) -> usize {
-        0
+        self.gather.map_or(0, |_| space::<i16>(self.channels))
     }
 
     /// Multiply-accumulates: none worth counting.
@@ -158,6 +215,18 @@ impl<'a> LayerNorm<'a> {
         exact("out", out.len(), rows.len() * self.channels)?;
         at_least("scratch", scratch.len(), self.scratch_len())?;
         dispatch(kernel, self, rows, x, out, scratch)
+    }
+
+    /// Puts row `row` together.
+    #[inline]
+    fn gather_row(&self, gather: Gather<'_>, x: &[i16], row: usize, into: &mut [i16]) {
+        let segment = self.channels / gather.segments;
+        let table = &gather.table[row * gather.segments..][..gather.segments];
+        for (into, &from) in into.chunks_exact_mut(segment).zip(table) {
+            // A table that was never verified reads some row of the input.
+            let from = (from as usize).min(gather.input_rows - 1);
+            into.copy_from_slice(&x[from * segment..][..segment]);
+        }
     }
 
     /// `C·Q − S² + E` from a row's sum S and sum of squares Q, shifted up to 2⁶²..2⁶⁴; and the shift, which is even.

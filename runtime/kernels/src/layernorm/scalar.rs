@@ -5,6 +5,7 @@ use core::ops::Range;
 use super::{LayerNorm, rstd};
 use crate::isa::Reference;
 use crate::requantise::scalar::{round, sat8, sat16};
+use crate::scratch::carve;
 use crate::{Out, SizeError};
 
 impl Reference for LayerNorm<'_> {
@@ -15,8 +16,16 @@ impl Reference for LayerNorm<'_> {
         rows: Range<usize>,
         x: &[i16],
         out: &mut Out<'_>,
-        _: &mut [i8],
+        scratch: &mut [i8],
     ) -> Result<(), SizeError> {
+        if let Some(gather) = self.gather {
+            let (joined, _) = carve(scratch, self.channels)?;
+            for (index, row) in rows.enumerate() {
+                self.gather_row(gather, x, row, joined);
+                self.row_scalar(joined, out, index * self.channels);
+            }
+            return Ok(());
+        }
         for (index, row) in rows.enumerate() {
             self.row_scalar(
                 &x[row * self.channels..][..self.channels],

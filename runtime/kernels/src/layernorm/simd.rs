@@ -5,6 +5,7 @@ use core::ops::Range;
 use super::{LayerNorm, rstd};
 use crate::isa::{Isa, Vectorised};
 use crate::requantise::scalar::{sat8, sat16};
+use crate::scratch::carve;
 use crate::{Out, SizeError};
 
 /// Channels of a vector.
@@ -54,22 +55,49 @@ impl Vectorised for LayerNorm<'_> {
         rows: Range<usize>,
         x: &[i16],
         out: &mut Out<'_>,
-        _: &mut [i8],
+        scratch: &mut [i8],
     ) -> Result<(), SizeError> {
+        if let Some(gather) = self.gather {
+            let (joined, _) = carve::<i16>(scratch, self.channels)?;
+            for (index, row) in rows.enumerate() {
+                self.gather_row(gather, x, row, joined);
+                // SAFETY: `joined` is a row; `run` checked that `out` holds those of `rows`.
+                unsafe { self.some_rows(isa, joined.as_ptr(), 1, out, index)? };
+            }
+            return Ok(());
+        }
         let first = x[rows.start * self.channels..].as_ptr();
         // SAFETY: `run` checked that x holds all rows, and `out` those of `rows`.
+        unsafe { self.some_rows(isa, first, rows.len(), out, 0) }
+    }
+}
+
+impl LayerNorm<'_> {
+    /// `count` rows, to row `index` of `out` and those after it.
+    ///
+    /// # Safety
+    /// `x` is valid for reading `count` rows; `out` has as many from `index` on.
+    #[inline(always)]
+    unsafe fn some_rows<I: Isa>(
+        &self,
+        isa: I,
+        x: *const i16,
+        count: usize,
+        out: &mut Out<'_>,
+        index: usize,
+    ) -> Result<(), SizeError> {
+        let first = index * self.channels;
+        // SAFETY: the caller's promise.
         unsafe {
             match out {
-                Out::S8(y) => self.rows_simd(isa, rows.len(), first, y.as_mut_ptr()),
-                Out::S16(y) => self.rows_simd(isa, rows.len(), first, y.as_mut_ptr()),
+                Out::S8(y) => self.rows_simd(isa, count, x, y.as_mut_ptr().add(first)),
+                Out::S16(y) => self.rows_simd(isa, count, x, y.as_mut_ptr().add(first)),
                 Out::S16Add(_) | Out::S32(_) => return Err(SizeError::OutType),
             }
         }
         Ok(())
     }
-}
 
-impl LayerNorm<'_> {
     /// # Safety
     /// `x` is valid for reading `count` rows, `y` for writing as many.
     #[inline(always)]

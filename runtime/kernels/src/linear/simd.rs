@@ -26,7 +26,7 @@ impl Vectorised for Linear<'_> {
         let (k, stride) = (self.gemm.k, padded_k(self.gemm.k));
         let (padded, _) = carve::<i8>(scratch, I::ROWS * stride)?;
         padded.fill(0);
-        let target = Target::new(&self.gemm.requantise, out);
+        let target = Target::new(&self.gemm.requantise.output, out);
         let at_once = if k == stride { IN_PLACE } else { I::ROWS };
         let mut row = rows.start;
         while row < rows.end {

@@ -7,9 +7,9 @@ use crate::error::{exact, length, rule, values};
 use crate::{ParamError, SizeError};
 
 /// Smallest scale: its products with any non-zero i32 are normal numbers.
-const SCALE_MIN: f32 = f32::from_bits((127 - 100) << 23);
+pub(crate) const SCALE_MIN: f32 = f32::from_bits((127 - 100) << 23);
 /// 2³¹: products stay below it, so that every CPU converts them alike.
-const CONVERTIBLE: f32 = 2_147_483_648.0;
+pub(crate) const CONVERTIBLE: f32 = 2_147_483_648.0;
 
 /// What becomes of the rounded value.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,24 @@ pub enum Output<'a> {
     S16,
     /// r itself.
     S32,
+}
+
+impl Output<'_> {
+    /// The params do not contradict each other.
+    pub(crate) fn check(&self) -> Result<(), ParamError> {
+        let low = matches!(self, Self::S8 { min, .. } if *min > -127);
+        rule("an s8 output's minimum is -128 or -127", !low)
+    }
+
+    /// `out` has the type, without a residual, and `expected` elements.
+    pub(crate) fn check_out(&self, out: &Out<'_>, expected: usize) -> Result<(), SizeError> {
+        match (self, out) {
+            (Self::S8 { .. }, Out::S8(_)) | (Self::S16, Out::S16(_)) | (Self::S32, Out::S32(_)) => {
+                exact("out", out.len(), expected)
+            }
+            _ => Err(SizeError::OutType),
+        }
+    }
 }
 
 /// The rows of the output tensor that `run` computes.
@@ -82,9 +100,7 @@ impl<'a> Requantise<'a> {
         output: Output<'a>,
     ) -> Result<Self, ParamError> {
         length("scale", scale.len(), bias.len())?;
-        if let Output::S8 { min, .. } = output {
-            rule("an s8 output's minimum is -128 or -127", min <= -127)?;
-        }
+        output.check()?;
         Ok(Self {
             bias,
             scale,
@@ -133,11 +149,9 @@ impl<'a> Requantise<'a> {
 
     /// `out` has the form's type and `expected` elements.
     pub(crate) fn check_out(&self, out: &Out<'_>, expected: usize) -> Result<(), SizeError> {
-        match (&self.output, out) {
-            (Output::S8 { .. }, Out::S8(_))
-            | (Output::S16, Out::S16(_) | Out::S16Add(_))
-            | (Output::S32, Out::S32(_)) => exact("out", out.len(), expected),
-            _ => Err(SizeError::OutType),
+        if let (Output::S16, Out::S16Add(y)) = (&self.output, out) {
+            return exact("out", y.len(), expected);
         }
+        self.output.check_out(out, expected)
     }
 }

@@ -3,7 +3,7 @@
 use super::{Out, Output, Requantise};
 
 /// Largest magnitude that `round` returns.
-const ROUND_MAX: f32 = 4_194_303.0;
+pub(crate) const ROUND_MAX: f32 = 4_194_303.0;
 /// 1.5·2²³: adding it leaves no fraction bits, and the addition rounds ties to even.
 const MAGIC: f32 = 12_582_912.0;
 
@@ -36,7 +36,15 @@ impl Requantise<'_> {
     #[inline]
     pub(crate) fn store(&self, acc: i32, channel: usize, out: &mut Out<'_>, index: usize) {
         let r = round((acc + self.bias[channel]) as f32 * self.scale[channel]);
-        match (out, &self.output) {
+        self.output.store(r, out, index);
+    }
+}
+
+impl Output<'_> {
+    /// Puts a rounded value into element `index` of `out`, which has the form's type (`check_out`).
+    #[inline]
+    pub(crate) fn store(&self, r: i32, out: &mut Out<'_>, index: usize) {
+        match (out, self) {
             (
                 Out::S8(y),
                 Output::S8 {

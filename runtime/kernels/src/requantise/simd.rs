@@ -2,12 +2,10 @@
 //!
 //! The table is not applied here: its 16 registers do not fit beside a tile. The caller looks whole rows up afterwards ([`Target::look_up`]).
 
-use super::{Out, Output, Requantise};
+use super::scalar::ROUND_MAX;
+use super::{Out, Output};
 use crate::gemm::NR;
 use crate::isa::{Isa, Routine, unroll};
-
-/// 2²²−1, beyond which `round` is not defined; only an s32 output can show it.
-const ROUND_MAX: f32 = 4_194_303.0;
 
 /// One of the output's forms, with where the output lies. A type for each form, so that a loop is compiled for it alone.
 pub(crate) trait Form: Copy {
@@ -148,6 +146,7 @@ form!(ToS16, i16, |self| self.0, |y| Self(y), |isa, x, y| {} isa.store_i16(y, is
 form!(AddToS16, i16, |self| self.0, |y| Self(y), |isa, x, y| {}
     isa.store_i16(y, isa.add_sat_i16(isa.round_sat16(x), isa.load_i16(y))));
 
+// Beyond ROUND_MAX `round` is not defined; only an s32 output can show it.
 form!(ToS32, i32, |self| self.0, |y| Self(y), |isa, x, y| {
     let (low, high) = (isa.splat_f32(-ROUND_MAX), isa.splat_f32(ROUND_MAX));
 } isa.store_i32(y, isa.round_i32(isa.min_f32(isa.max_f32(x, low), high))));
@@ -177,9 +176,9 @@ macro_rules! with_form {
 pub(crate) use with_form;
 
 impl Target {
-    /// `out` has passed `requantise.check_out`.
-    pub(crate) fn new(requantise: &Requantise<'_>, out: &mut Out<'_>) -> Self {
-        let (zero_point, min) = match requantise.output {
+    /// `out` has passed `check_out`.
+    pub(crate) fn new(output: &Output<'_>, out: &mut Out<'_>) -> Self {
+        let (zero_point, min) = match *output {
             Output::S8 {
                 zero_point, min, ..
             } => (i16::from(zero_point), i16::from(min)),
@@ -208,7 +207,7 @@ impl Target {
     pub(crate) unsafe fn look_up<I: Isa>(
         self,
         isa: I,
-        requantise: &Requantise<'_>,
+        output: &Output<'_>,
         first: usize,
         count: usize,
     ) {
@@ -217,7 +216,7 @@ impl Target {
             Output::S8 {
                 table: Some(table), ..
             },
-        ) = (self, &requantise.output)
+        ) = (self, output)
         {
             // SAFETY: the caller's promise.
             let first = unsafe { y.add(first) };

@@ -1,7 +1,7 @@
 //! Attention: kernels agree, and the reference is near softmax.
 
 use proptest::prelude::*;
-use vitlet_kernels::{Attention, AttentionQuantisation, View};
+use vitlet_kernels::{Attention, AttentionQuantisation, AttentionShape, Operand, View};
 
 use crate::data::{FILLS, Fill, Form, Source, compare};
 
@@ -44,8 +44,21 @@ fn attention(shape: Shape, steepness: i32, fill: Fill, seed: u64) {
         zero_point: source.range(-128, 127) as i8,
         min: source.range(-128, -127) as i8,
     };
-    let views = [view(0), view(1), view(2), out];
-    let attention = Attention::new(heads, head_dim, queries, keys, views, quantisation).unwrap();
+    let operands = [
+        Operand::plain(view(0), queries),
+        Operand::plain(view(1), keys),
+        Operand::plain(view(2), keys),
+        Operand::plain(out, queries),
+    ];
+    let sizes = AttentionShape {
+        heads,
+        head_dim,
+        groups: 1,
+        slots: 1,
+        queries,
+        keys,
+    };
+    let attention = Attention::new(sizes, operands, quantisation, None, None).unwrap();
     let what = format!("{shape:?} steepness {steepness} {fill:?}");
     let y = compare(
         &what,
