@@ -6,7 +6,7 @@
 use core::ops::Range;
 
 use bytemuck::{cast_slice, cast_slice_mut, try_cast_slice, try_cast_slice_mut};
-use vitlet_kernels::{Kernel, Out};
+use vitlet_kernels::{Addend, In, InType, Kernel, Out};
 use vitlet_plan::{DType, Op, OpKind};
 
 use crate::{EngineError, MAX_THREADS, Threads};
@@ -92,7 +92,10 @@ impl Work<'_> {
             OpKind::Conv(_)
             | OpKind::Depthwise(_)
             | OpKind::LayerNorm(_)
-            | OpKind::PoolLinear(_) => 1,
+            | OpKind::PoolLinear(_)
+            | OpKind::Add(_)
+            | OpKind::Mul(_)
+            | OpKind::MaxPool(_) => 1,
         }
     }
 
@@ -113,6 +116,23 @@ impl Work<'_> {
                     .map_err(|_| EngineError::Memory { index: self.index })?;
                 op.run(kernel, rows, x, out, scratch)
             }
+            OpKind::Add(op) => {
+                let a = self.input(0, op.a().element)?;
+                let b = match op.b() {
+                    Addend::Tensor(term) => Some(self.input(1, term.element)?),
+                    Addend::None | Addend::Constant { .. } => None,
+                };
+                op.run(kernel, rows, a, b, out, scratch)
+            }
+            OpKind::Mul(op) => {
+                let a = self.input(0, op.a().element)?;
+                let b = self.input(1, op.b().element)?;
+                op.run(kernel, rows, a, b, out, scratch)
+            }
+            OpKind::MaxPool(op) => {
+                let x = self.input(0, op.element())?;
+                op.run(kernel, rows, x, out, scratch)
+            }
         };
         result.map_err(|source| EngineError::Op {
             index: self.index,
@@ -120,7 +140,20 @@ impl Work<'_> {
         })
     }
 
-    /// Output bytes as the type that the op writes. Casts cannot fail: tensors start at multiples of 64, rows are whole elements.
+    /// The bytes of an input as an operand of this type.
+    fn input(&self, place: usize, element: InType) -> Result<In<'_>, EngineError> {
+        let (bytes, memory) = (self.inputs[place], |_| EngineError::Memory {
+            index: self.index,
+        });
+        Ok(match element {
+            InType::S8 => In::S8(cast_slice(bytes)),
+            InType::S16 => In::S16(try_cast_slice(bytes).map_err(memory)?),
+            InType::S32 => In::S32(try_cast_slice(bytes).map_err(memory)?),
+        })
+    }
+
+    /// Output bytes as the type that the op writes. Casts cannot fail: tensors and their parts start at
+    /// multiples of an element, rows are whole elements.
     fn out<'o>(&self, bytes: &'o mut [u8]) -> Result<Out<'o>, EngineError> {
         let memory = |_| EngineError::Memory { index: self.index };
         Ok(match (self.op.kind.output_dtype(), self.op.residual()) {

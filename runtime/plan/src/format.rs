@@ -68,22 +68,27 @@
 //! | word | field |
 //! |---|---|
 //! | 0, 1 | name: string reference |
-//! | 2 | kind: 0 = conv, 1 = linear, 2 = depthwise, 3 = layer norm, 4 = attention, 5 = pooled linear |
-//! | 3–5 | inputs: tensor ids (x, residual or q, k, v), [`NONE`] where there is none |
+//! | 2 | kind: 0 = conv, 1 = linear, 2 = depthwise, 3 = layer norm, 4 = attention, 5 = pooled linear, 6 = add, 7 = mul, 8 = max pool |
+//! | 3–5 | inputs: tensor ids (x, residual; q, k, v; a, b), [`NONE`] where there is none |
 //! | 6 | output: tensor id |
 //! | 7– | the parameters of the kind, then zeros |
 //!
 //! *shape* is 14 words: in_h, in_w, in_c, out_h, out_w, out_c, kernel h, w, stride y, x, pad top, left, bottom, right.
-//! *requantise* is 6 words: bias (i32 blob), scale (f32 blob), output (0 = S8, 1 = S16, 2 = S32), zero point (i32), min (i32),
-//! table (i8 blob of 256 entries or [`NONE`]); the last three are 0, 0, [`NONE`] unless the output is S8.
+//! *type* is coded as a tensor's dtype. *output* is 4 words: type, zero point (i32), min (i32), table (i8 blob of 256 entries or
+//! [`NONE`]); the last three are 0, 0, [`NONE`] unless the type is S8. *requantise* is bias (i32 blob), scale (f32 blob), output.
+//! *rows*, of an attention, is 6 words: a view (offset, row stride, head stride, in elements), row of each element (u32 blob or
+//! [`NONE`]), rows of the tensor (0 if there is none), constants (i8 blob of rows of the same stride, or [`NONE`]).
 //!
 //! | kind | words from 7 on |
 //! |---|---|
 //! | conv | shape, pad (i8 blob), weights (i8 blob, packed), requantise |
 //! | depthwise | shape, pad (i8 blob), weights (i8 blob, `[kh][kw][c]`), requantise |
 //! | linear, pooled linear | rows, k, n, weights (i8 blob, packed), requantise |
-//! | layer norm | rows, channels, eps low word, eps high word, gamma (f32 blob), beta (f32 blob), output (0 = S8, 1 = S16) |
-//! | attention | heads, head_dim, queries, keys, the views of q, k, v, out (offset, row stride, head stride each, in elements), logit_scale (f32 blob), out_scale (f32 blob), zero point (i32), min (i32) |
+//! | layer norm | rows, channels, eps low word, eps high word, gamma (f32 blob), beta (f32 blob), output (0 = S8, 1 = S16), then if rows are gathered: segments, rows of the input, gather (u32 blob `[rows][segments]`); otherwise 0, 0, [`NONE`] |
+//! | attention | heads, head_dim, groups, slots, queries, keys, the rows of q, k, v, out, logit_scale (f32 blob), out_scale (f32 blob), zero point (i32), min (i32), bias (i32 blob or [`NONE`]), window h, w (0, 0 if the bias has an entry for each pair), mask (u8 blob or [`NONE`]) |
+//! | add | rows, channels, type of a, scale of a (f32 blob), b (0 = none, 1 = a tensor, 2 = a constant), type of b or constant (i16 blob) or 0, scale of b (f32 blob) or 0, bias (f32 blob), output |
+//! | mul | rows, channels, type of a, zero point of a (i32), type of b, zero point of b (i32), rows of b, columns of b, column of b that meets the first of a, row of b for each of a (u32 blob or [`NONE`]), scale (f32 blob), output |
+//! | max pool | shape, type |
 //!
 //! # Blob record
 //!

@@ -6,8 +6,9 @@
 
 use bytemuck::AnyBitPattern;
 use vitlet_kernels::{
-    Attention, AttentionQuantisation, Conv, ConvShape, Depthwise, Gemm, K_ALIGN, LayerNorm, Linear,
-    NR, NormOutput, Output, PoolLinear, Requantise, View, padded_k,
+    Add, Addend, Attention, AttentionQuantisation, AttentionShape, Bias, Conv, ConvShape,
+    Depthwise, Factor, Gate, Gather, Gemm, InType, K_ALIGN, LayerNorm, Linear, MaxPool, Mul, NR,
+    NormOutput, Operand as Rows, Output, PoolLinear, Requantise, Term, View, padded_k,
 };
 
 use crate::error::Problem;
@@ -24,12 +25,18 @@ pub enum OpKind<'a> {
     Linear(Linear<'a>),
     /// Depthwise convolution. Inputs: x, and a residual if the output is S16.
     Depthwise(Depthwise<'a>),
-    /// Layer normalisation of S16 rows. Input: x.
+    /// Layer normalisation of S16 rows, which may be put together from rows of the input. Input: x.
     LayerNorm(LayerNorm<'a>),
-    /// Multi-head attention. Inputs: q, k, v, which may be one tensor.
+    /// Multi-head attention. Inputs: q, k, v, which may be one tensor; one whose rows are all constants is missing.
     Attention(Attention<'a>),
     /// Mean over the rows, then a linear layer: the head. Input: x.
     PoolLinear(PoolLinear<'a>),
+    /// Element-wise sum, or conversion to another type. Inputs: a, and b unless it is a constant or there is none.
+    Add(Add<'a>),
+    /// Element-wise product; the second operand may have fewer rows. Inputs: a, b.
+    Mul(Mul<'a>),
+    /// Maximum under a window. Input: x.
+    MaxPool(MaxPool),
 }
 
 /// One step of a plan.
@@ -39,7 +46,7 @@ pub struct Op<'a> {
     pub name: &'a str,
     /// What it computes.
     pub kind: OpKind<'a>,
-    /// Conv, linear, depthwise: x and the residual, if any. Attention: q, k, v. Otherwise x.
+    /// Conv, linear, depthwise: x and the residual, if any. Attention: q, k, v. Add, mul: a and b. Otherwise x.
     pub inputs: [Option<TensorId>; 3],
     /// What it writes, completely.
     pub output: TensorId,
@@ -53,6 +60,16 @@ mod code {
     pub(super) const LAYER_NORM: u32 = 3;
     pub(super) const ATTENTION: u32 = 4;
     pub(super) const POOL_LINEAR: u32 = 5;
+    pub(super) const ADD: u32 = 6;
+    pub(super) const MUL: u32 = 7;
+    pub(super) const MAX_POOL: u32 = 8;
+}
+
+/// The codes of [`Addend`] in a record.
+mod addend {
+    pub(super) const NONE: u32 = 0;
+    pub(super) const TENSOR: u32 = 1;
+    pub(super) const CONSTANT: u32 = 2;
 }
 
 /// Whether the contents of arrays are still to be checked.
@@ -117,7 +134,7 @@ impl Operand {
 }
 
 impl<'a> OpKind<'a> {
-    /// The kind's name: `conv`, `linear`, `depthwise`, `layernorm`, `attention` or `pool_linear`.
+    /// The kind's name: `conv`, `linear`, `depthwise`, `layernorm`, `attention`, `pool_linear`, `add`, `mul` or `max_pool`.
     pub const fn name(&self) -> &'static str {
         match self {
             OpKind::Conv(_) => "conv",
@@ -126,6 +143,9 @@ impl<'a> OpKind<'a> {
             OpKind::LayerNorm(_) => "layernorm",
             OpKind::Attention(_) => "attention",
             OpKind::PoolLinear(_) => "pool_linear",
+            OpKind::Add(_) => "add",
+            OpKind::Mul(_) => "mul",
+            OpKind::MaxPool(_) => "max_pool",
         }
     }
 
@@ -138,6 +158,9 @@ impl<'a> OpKind<'a> {
             OpKind::LayerNorm(op) => op.rows(),
             OpKind::Attention(op) => op.rows(),
             OpKind::PoolLinear(op) => op.rows(),
+            OpKind::Add(op) => op.rows(),
+            OpKind::Mul(op) => op.rows(),
+            OpKind::MaxPool(op) => op.rows(),
         }
     }
 
@@ -150,6 +173,9 @@ impl<'a> OpKind<'a> {
             OpKind::LayerNorm(op) => op.macs(),
             OpKind::Attention(op) => op.macs(),
             OpKind::PoolLinear(op) => op.macs(),
+            OpKind::Add(op) => op.macs(),
+            OpKind::Mul(op) => op.macs(),
+            OpKind::MaxPool(op) => op.macs(),
         }
     }
 
@@ -162,6 +188,9 @@ impl<'a> OpKind<'a> {
             OpKind::LayerNorm(op) => op.scratch_len(),
             OpKind::Attention(op) => op.scratch_len(),
             OpKind::PoolLinear(op) => op.scratch_len(),
+            OpKind::Add(op) => op.scratch_len(),
+            OpKind::Mul(op) => op.scratch_len(),
+            OpKind::MaxPool(op) => op.scratch_len(),
         }
     }
 
@@ -172,16 +201,30 @@ impl<'a> OpKind<'a> {
             OpKind::Linear(op) => Some(op.gemm().requantise()),
             OpKind::Depthwise(op) => Some(op.requantise()),
             OpKind::PoolLinear(op) => Some(op.requantise()),
-            OpKind::LayerNorm(_) | OpKind::Attention(_) => None,
+            OpKind::LayerNorm(_)
+            | OpKind::Attention(_)
+            | OpKind::Add(_)
+            | OpKind::Mul(_)
+            | OpKind::MaxPool(_) => None,
+        }
+    }
+
+    /// What becomes of the rounded numbers, of the kinds that leave it to their parameters.
+    pub fn form(&self) -> Option<Output<'a>> {
+        match self {
+            OpKind::Add(op) => Some(op.output()),
+            OpKind::Mul(op) => Some(op.output()),
+            _ => self.requantise().map(Requantise::output),
         }
     }
 
     /// Type of the output's elements.
     pub fn output_dtype(&self) -> DType {
-        match (self, self.requantise().map(Requantise::output)) {
-            (_, Some(Output::S8 { .. })) | (OpKind::Attention(_), None) => DType::S8,
+        match (self, self.form()) {
+            (_, Some(Output::S8 { .. })) => DType::S8,
             (_, Some(Output::S16)) => DType::S16,
             (_, Some(Output::S32)) => DType::S32,
+            (OpKind::MaxPool(op), None) => dtype_of(op.element()),
             (OpKind::LayerNorm(norm), None) if norm.output() == NormOutput::S16 => DType::S16,
             (_, None) => DType::S8,
         }
@@ -198,15 +241,23 @@ impl<'a> OpKind<'a> {
                 Operand::output(dtype, op.shape().output_len(), op.shape().out_c as usize)
             }
             OpKind::Linear(op) => Operand::output(dtype, op.output_len(), op.gemm().n()),
-            OpKind::LayerNorm(op) => Operand::output(dtype, op.input_len(), op.channels()),
+            OpKind::LayerNorm(op) => {
+                Operand::output(dtype, op.rows() * op.channels(), op.channels())
+            }
             OpKind::Attention(op) => {
-                Operand::output(dtype, op.output_len(), op.views()[3].row_stride)
+                let [.., out] = op.operands();
+                Operand::output(dtype, op.output_len(), out.view.row_stride)
             }
             OpKind::PoolLinear(op) => Operand::output(dtype, op.gemm().n(), op.gemm().n()),
+            OpKind::Add(op) => Operand::output(dtype, op.input_len(), op.channels()),
+            OpKind::Mul(op) => Operand::output(dtype, op.input_len(), op.channels()),
+            OpKind::MaxPool(op) => {
+                Operand::output(dtype, op.shape().output_len(), op.shape().out_c as usize)
+            }
         }
     }
 
-    /// What the input tensors must be.
+    /// What the input tensors must be; `None` where there is none.
     pub(crate) fn inputs(&self) -> [Option<Operand>; 3] {
         let x = |elements, channels| Operand::new("x", DType::S8, elements, channels);
         let x = match self {
@@ -214,17 +265,20 @@ impl<'a> OpKind<'a> {
             OpKind::Depthwise(op) => x(op.shape().input_len(), op.shape().in_c as usize),
             OpKind::Linear(op) => x(op.input_len(), op.gemm().k()),
             OpKind::PoolLinear(op) => x(op.input_len(), op.gemm().k()),
-            OpKind::LayerNorm(op) => Operand::new("x", DType::S16, op.input_len(), op.channels()),
-            OpKind::Attention(op) => {
-                let [q, k, v] = op.input_lens();
-                return [("q", q), ("k", k), ("v", v)]
-                    .map(|(field, len)| Some(Operand::viewed(field, len)));
+            OpKind::LayerNorm(op) => {
+                let segments = op.gather().map_or(1, |gather| gather.segments);
+                let channels = op.channels() / segments.max(1);
+                Operand::new("x", DType::S16, op.input_len(), channels)
             }
+            OpKind::MaxPool(op) => Operand {
+                dtype: dtype_of(op.element()),
+                ..x(op.shape().input_len(), op.shape().in_c as usize)
+            },
+            OpKind::Attention(op) => return attention_inputs(op),
+            OpKind::Add(op) => return add_inputs(op),
+            OpKind::Mul(op) => return mul_inputs(op),
         };
-        let residual = match (
-            self.output().size,
-            self.requantise().map(Requantise::output),
-        ) {
+        let residual = match (self.output().size, self.form()) {
             (Size::Exactly { elements, channels }, Some(Output::S16)) => {
                 Some(Operand::residual(elements, channels))
             }
@@ -235,22 +289,14 @@ impl<'a> OpKind<'a> {
 
     /// Whether an element of the output can be −128.
     pub(crate) fn may_write_minimum(&self) -> bool {
-        match (self, self.requantise().map(Requantise::output)) {
-            (
-                _,
-                Some(Output::S8 {
-                    table: Some(table), ..
-                }),
-            ) => table.contains(&i8::MIN),
-            (
-                _,
-                Some(Output::S8 {
-                    min, table: None, ..
-                }),
-            ) => min == i8::MIN,
+        match (self, self.form()) {
+            (_, Some(Output::S8 { min, table, .. })) => match table {
+                Some(table) => table.contains(&i8::MIN),
+                None => min == i8::MIN,
+            },
+            (_, Some(Output::S16 | Output::S32)) => false,
             (OpKind::Attention(op), None) => op.quantisation().min == i8::MIN,
             (_, None) => true,
-            (_, Some(Output::S16 | Output::S32)) => false,
         }
     }
 
@@ -261,16 +307,64 @@ impl<'a> OpKind<'a> {
             OpKind::Linear(op) => check_padding(op.gemm()),
             OpKind::PoolLinear(op) => check_padding(op.gemm()),
             OpKind::Attention(op) => {
-                // The kernel has checked that heads do not overlap and lie within a row; if they also fill it, nothing is left out.
-                let filled = op.heads().checked_mul(op.head_dim());
-                if filled == Some(op.views()[3].row_stride) {
+                // The kernel has checked that heads do not overlap and lie within a row; if they also fill it, nothing of a row is left
+                // out. Rows that a table leaves out are filled.
+                let filled = op.shape().heads.checked_mul(op.shape().head_dim);
+                let [.., out] = op.operands();
+                if filled == Some(out.view.row_stride) {
                     Ok(())
                 } else {
                     Err(Problem::SparseOutput)
                 }
             }
-            OpKind::Depthwise(_) | OpKind::LayerNorm(_) => Ok(()),
+            OpKind::Depthwise(_)
+            | OpKind::LayerNorm(_)
+            | OpKind::Add(_)
+            | OpKind::Mul(_)
+            | OpKind::MaxPool(_) => Ok(()),
         }
+    }
+}
+
+/// q, k and v, but for those that are all constants.
+fn attention_inputs(op: &Attention<'_>) -> [Option<Operand>; 3] {
+    let ([q, k, v], rows) = (op.input_lens(), op.operands());
+    let operand =
+        |field, rows: &Rows<'_>, len| (rows.tensor_rows != 0).then(|| Operand::viewed(field, len));
+    [
+        operand("q", &rows[0], q),
+        operand("k", &rows[1], k),
+        operand("v", &rows[2], v),
+    ]
+}
+
+fn add_inputs(op: &Add<'_>) -> [Option<Operand>; 3] {
+    let operand = |field, term: Term<'_>| {
+        let dtype = dtype_of(term.element);
+        Some(Operand::new(field, dtype, op.input_len(), op.channels()))
+    };
+    let b = match op.b() {
+        Addend::Tensor(term) => operand("b", term),
+        Addend::None | Addend::Constant { .. } => None,
+    };
+    [operand("a", op.a()), b, None]
+}
+
+fn mul_inputs(op: &Mul<'_>) -> [Option<Operand>; 3] {
+    let (a, b) = (dtype_of(op.a().element), dtype_of(op.b().element));
+    [
+        Some(Operand::new("a", a, op.input_len(), op.channels())),
+        Some(Operand::new("b", b, op.b_len(), op.b().stride)),
+        None,
+    ]
+}
+
+/// The type of a tensor for an operand whose type is a parameter.
+const fn dtype_of(element: InType) -> DType {
+    match element {
+        InType::S8 => DType::S8,
+        InType::S16 => DType::S16,
+        InType::S32 => DType::S32,
     }
 }
 
@@ -319,7 +413,12 @@ impl<'a> Op<'a> {
     pub fn residual(&self) -> Option<TensorId> {
         match self.kind {
             OpKind::Conv(_) | OpKind::Linear(_) | OpKind::Depthwise(_) => self.inputs[1],
-            OpKind::LayerNorm(_) | OpKind::Attention(_) | OpKind::PoolLinear(_) => None,
+            OpKind::LayerNorm(_)
+            | OpKind::Attention(_)
+            | OpKind::PoolLinear(_)
+            | OpKind::Add(_)
+            | OpKind::Mul(_)
+            | OpKind::MaxPool(_) => None,
         }
     }
 
@@ -354,6 +453,9 @@ impl<'a> Op<'a> {
             code::LAYER_NORM => OpKind::LayerNorm(words.layer_norm()?),
             code::ATTENTION => OpKind::Attention(words.attention()?),
             code::POOL_LINEAR => OpKind::PoolLinear(words.pool_linear()?),
+            code::ADD => OpKind::Add(words.add()?),
+            code::MUL => OpKind::Mul(words.mul()?),
+            code::MAX_POOL => OpKind::MaxPool(words.max_pool()?),
             value => {
                 return Err(Problem::UnknownCode {
                     field: "kind",
@@ -386,7 +488,7 @@ fn decode_inputs(
             None if word == NONE => None,
             None => {
                 return Err(Problem::WrongInputs {
-                    expected: "fewer inputs (or an s16 output to add a residual to)",
+                    expected: "fewer inputs (of a residual, an s16 output to add it to)",
                 });
             }
             Some(operand) if operand.residual && word == NONE => None,
@@ -492,16 +594,25 @@ impl<'a> Words<'a, '_> {
 
     fn table(&mut self) -> Result<Option<&'a [i8; 256]>, Problem> {
         let field = "table";
-        if self.words.get(self.next) == Some(&NONE) {
-            self.next += 1;
+        let Some(table) = self.optional::<i8>(field)? else {
             return Ok(None);
-        }
-        let table: &[i8] = self.blob(field)?;
-        let table = table.try_into().map_err(|_| Problem::BlobLength {
-            field,
-            bytes: table.len(),
-        })?;
+        };
+        let bytes = table.len();
+        let table = table
+            .try_into()
+            .map_err(|_| Problem::BlobLength { field, bytes })?;
         Ok(Some(table))
+    }
+
+    /// The array whose blob id is next, or none.
+    fn optional<T: AnyBitPattern>(
+        &mut self,
+        field: &'static str,
+    ) -> Result<Option<&'a [T]>, Problem> {
+        match self.take() {
+            NONE => Ok(None),
+            id => self.file.array(id, field).map(Some),
+        }
     }
 
     fn gemm(&mut self, k: usize, n: usize) -> Result<Gemm<'a>, Problem> {
@@ -559,40 +670,166 @@ impl<'a> Words<'a, '_> {
                 });
             }
         };
-        Ok(match self.contents {
+        let (segments, input_rows) = (self.take_size(), self.take_size());
+        let table = self.optional("gather")?;
+        let norm = match self.contents {
             Contents::Verify => LayerNorm::new(rows, channels, eps, gamma, beta, output)?,
             Contents::Verified => {
                 LayerNorm::new_verified(rows, channels, eps, gamma, beta, output)?
             }
+        };
+        let Some(table) = table else {
+            zeros(
+                "sizes of a layer norm that gathers nothing",
+                &[segments, input_rows],
+            )?;
+            return Ok(norm);
+        };
+        let gather = Gather {
+            table,
+            segments,
+            input_rows,
+        };
+        Ok(match self.contents {
+            Contents::Verify => norm.with_gather(gather)?,
+            Contents::Verified => norm.with_gather_verified(gather)?,
         })
     }
 
     fn attention(&mut self) -> Result<Attention<'a>, Problem> {
-        let [heads, head_dim, queries, keys] = self.take_array().map(|w: u32| w as usize);
-        let views = core::array::from_fn(|_| View {
-            offset: self.take_size(),
-            row_stride: self.take_size(),
-            head_stride: self.take_size(),
-        });
+        let shape = AttentionShape {
+            heads: self.take_size(),
+            head_dim: self.take_size(),
+            groups: self.take_size(),
+            slots: self.take_size(),
+            queries: self.take_size(),
+            keys: self.take_size(),
+        };
+        let rows = [self.rows()?, self.rows()?, self.rows()?, self.rows()?];
         let quantisation = AttentionQuantisation {
             logit_scale: self.blob("logit_scale")?,
             out_scale: self.blob("out_scale")?,
             zero_point: self.take_i8("zero point")?,
             min: self.take_i8("min")?,
         };
-        Ok(Attention::new(
-            heads,
-            head_dim,
-            queries,
-            keys,
-            views,
-            quantisation,
-        )?)
+        let (bias, mask) = (self.bias()?, self.optional("mask")?);
+        Ok(match self.contents {
+            Contents::Verify => Attention::new(shape, rows, quantisation, bias, mask)?,
+            Contents::Verified => Attention::new_verified(shape, rows, quantisation, bias, mask)?,
+        })
+    }
+
+    /// Where q, k, v or the output of an attention lies.
+    fn rows(&mut self) -> Result<Rows<'a>, Problem> {
+        Ok(Rows {
+            view: View {
+                offset: self.take_size(),
+                row_stride: self.take_size(),
+                head_stride: self.take_size(),
+            },
+            rows: self.optional("rows")?,
+            tensor_rows: self.take_size(),
+            constants: self.optional("constants")?.unwrap_or_default(),
+        })
+    }
+
+    fn bias(&mut self) -> Result<Option<Bias<'a>>, Problem> {
+        let table = self.optional("bias")?;
+        let window: [u32; 2] = self.take_array();
+        let Some(table) = table else {
+            zeros(
+                "window of an attention without bias",
+                &window.map(|w| w as usize),
+            )?;
+            return Ok(None);
+        };
+        let window = (window != [0, 0]).then_some(window);
+        Ok(Some(Bias { table, window }))
+    }
+
+    fn add(&mut self) -> Result<Add<'a>, Problem> {
+        let (rows, channels) = (self.take_size(), self.take_size());
+        let a = Term {
+            element: self.in_type("type of a")?,
+            scale: self.blob("scale of a")?,
+        };
+        let b = self.addend()?;
+        let (bias, output) = (self.blob("bias")?, self.output()?);
+        Ok(match self.contents {
+            Contents::Verify => Add::new(rows, channels, a, b, bias, output)?,
+            Contents::Verified => Add::new_verified(rows, channels, a, b, bias, output)?,
+        })
+    }
+
+    fn addend(&mut self) -> Result<Addend<'a>, Problem> {
+        match self.take() {
+            addend::NONE => {
+                zeros(
+                    "words of b, which there is none",
+                    &[self.take_size(), self.take_size()],
+                )?;
+                Ok(Addend::None)
+            }
+            addend::TENSOR => Ok(Addend::Tensor(Term {
+                element: self.in_type("type of b")?,
+                scale: self.blob("scale of b")?,
+            })),
+            addend::CONSTANT => Ok(Addend::Constant {
+                values: self.blob("constant")?,
+                scale: self.blob("scale of b")?,
+            }),
+            value => Err(Problem::UnknownCode { field: "b", value }),
+        }
+    }
+
+    fn mul(&mut self) -> Result<Mul<'a>, Problem> {
+        let (rows, channels) = (self.take_size(), self.take_size());
+        let a = Factor {
+            element: self.in_type("type of a")?,
+            zero_point: self.take_i8("zero point of a")?,
+        };
+        let b = Gate {
+            element: self.in_type("type of b")?,
+            zero_point: self.take_i8("zero point of b")?,
+            rows: self.take_size(),
+            stride: self.take_size(),
+            offset: self.take_size(),
+            table: self.optional("rows of b")?,
+        };
+        let (scale, output) = (self.blob("scale")?, self.output()?);
+        Ok(match self.contents {
+            Contents::Verify => Mul::new(rows, channels, a, b, scale, output)?,
+            Contents::Verified => Mul::new_verified(rows, channels, a, b, scale, output)?,
+        })
+    }
+
+    fn max_pool(&mut self) -> Result<MaxPool, Problem> {
+        let shape = self.shape();
+        Ok(MaxPool::new(shape, self.in_type("type")?)?)
+    }
+
+    /// The type of an operand: coded as that of a tensor.
+    fn in_type(&mut self, field: &'static str) -> Result<InType, Problem> {
+        match self.take() {
+            0 => Ok(InType::S8),
+            1 => Ok(InType::S16),
+            2 => Ok(InType::S32),
+            value => Err(Problem::UnknownCode { field, value }),
+        }
     }
 }
 
-// Words become sizes without loss, and the longest kinds fit a record: 7 words, a shape (14), pad, weights and requantise (6).
-const _: () = assert!(usize::BITS >= 32 && 7 + 14 + 2 + 6 <= OP_WORDS);
+/// Words that mean nothing are zero, so that a plan has one spelling.
+fn zeros(field: &'static str, words: &[usize]) -> Result<(), Problem> {
+    match words.iter().all(|&word| word == 0) {
+        true => Ok(()),
+        false => Err(Problem::NotZero { field }),
+    }
+}
+
+// Words become sizes without loss, and the longest kind fits a record: attention with 7 words, its shape (6), q, k, v and the output (6
+// each), quantisation (4), bias (3) and mask.
+const _: () = assert!(usize::BITS >= 32 && 7 + 6 + 4 * 6 + 4 + 3 + 1 <= OP_WORDS);
 
 #[cfg(feature = "writer")]
 mod encode {
@@ -617,6 +854,9 @@ mod encode {
                 OpKind::LayerNorm(_) => code::LAYER_NORM,
                 OpKind::Attention(_) => code::ATTENTION,
                 OpKind::PoolLinear(_) => code::POOL_LINEAR,
+                OpKind::Add(_) => code::ADD,
+                OpKind::Mul(_) => code::MUL,
+                OpKind::MaxPool(_) => code::MAX_POOL,
             };
             let mut record = Record {
                 words: [0; OP_WORDS],
@@ -634,6 +874,13 @@ mod encode {
                 OpKind::LayerNorm(op) => record.layer_norm(op),
                 OpKind::Attention(op) => record.attention(op),
                 OpKind::PoolLinear(op) => record.linear(op.pooled_rows(), op.gemm()),
+                OpKind::Add(op) => record.add(op),
+                OpKind::Mul(op) => record.mul(op),
+                OpKind::MaxPool(op) => {
+                    record.shape(op.shape());
+                    record.push(&[dtype_of(op.element()) as u32]);
+                    Ok(())
+                }
             }?;
             Ok(record.words)
         }
@@ -690,21 +937,42 @@ mod encode {
             let bias = self.blobs.add_i32(requantise.bias())?;
             self.push(&[bias]);
             self.f32_blob(requantise.scale())?;
-            match requantise.output() {
+            self.output(&requantise.output())
+        }
+
+        fn output(&mut self, output: &Output<'_>) -> Result<(), WriteError> {
+            match *output {
                 Output::S8 {
                     zero_point,
                     min,
                     table,
                 } => {
                     self.push(&[0, i32::from(zero_point) as u32, i32::from(min) as u32]);
-                    match table {
-                        Some(table) => self.i8_blob(table)?,
-                        None => self.push(&[NONE]),
-                    }
+                    self.optional(table.map(|table| cast_slice(table)))?;
                 }
                 Output::S16 => self.push(&[1, 0, 0, NONE]),
                 Output::S32 => self.push(&[2, 0, 0, NONE]),
             }
+            Ok(())
+        }
+
+        /// A blob of these bytes, if there are any.
+        fn optional(&mut self, bytes: Option<&[u8]>) -> Result<(), WriteError> {
+            let id = match bytes {
+                None => NONE,
+                Some(bytes) => self.blobs.add(bytes)?,
+            };
+            self.push(&[id]);
+            Ok(())
+        }
+
+        /// A table of rows, if there is one.
+        fn table(&mut self, rows: Option<&[u32]>) -> Result<(), WriteError> {
+            let id = match rows {
+                None => NONE,
+                Some(rows) => self.blobs.add_u32(rows)?,
+            };
+            self.push(&[id]);
             Ok(())
         }
 
@@ -743,22 +1011,26 @@ mod encode {
                 NormOutput::S8 => 0,
                 NormOutput::S16 => 1,
             }]);
-            Ok(())
+            let gather = norm.gather();
+            self.size(gather.map_or(0, |gather| gather.segments))?;
+            self.size(gather.map_or(0, |gather| gather.input_rows))?;
+            self.table(gather.map(|gather| gather.table))
         }
 
         fn attention(&mut self, attention: &Attention<'_>) -> Result<(), WriteError> {
+            let shape = attention.shape();
             for size in [
-                attention.heads(),
-                attention.head_dim(),
-                attention.rows(),
-                attention.keys(),
+                shape.heads,
+                shape.head_dim,
+                shape.groups,
+                shape.slots,
+                shape.queries,
+                shape.keys,
             ] {
                 self.size(size)?;
             }
-            for view in attention.views() {
-                self.size(view.offset)?;
-                self.size(view.row_stride)?;
-                self.size(view.head_stride)?;
+            for rows in attention.operands() {
+                self.rows(&rows)?;
             }
             let quantisation = attention.quantisation();
             self.f32_blob(quantisation.logit_scale)?;
@@ -767,7 +1039,61 @@ mod encode {
                 i32::from(quantisation.zero_point) as u32,
                 i32::from(quantisation.min) as u32,
             ]);
-            Ok(())
+            match attention.bias() {
+                None => self.push(&[NONE, 0, 0]),
+                Some(bias) => {
+                    let id = self.blobs.add_i32(bias.table)?;
+                    let [height, width] = bias.window.unwrap_or_default();
+                    self.push(&[id, height, width]);
+                }
+            }
+            self.optional(attention.mask())
+        }
+
+        fn rows(&mut self, rows: &Rows<'_>) -> Result<(), WriteError> {
+            self.size(rows.view.offset)?;
+            self.size(rows.view.row_stride)?;
+            self.size(rows.view.head_stride)?;
+            self.table(rows.rows)?;
+            self.size(rows.tensor_rows)?;
+            let constants = (!rows.constants.is_empty()).then_some(rows.constants);
+            self.optional(constants.map(cast_slice))
+        }
+
+        fn add(&mut self, add: &Add<'_>) -> Result<(), WriteError> {
+            self.size(add.rows())?;
+            self.size(add.channels())?;
+            self.push(&[dtype_of(add.a().element) as u32]);
+            self.f32_blob(add.a().scale)?;
+            match add.b() {
+                Addend::None => self.push(&[addend::NONE, 0, 0]),
+                Addend::Tensor(term) => {
+                    self.push(&[addend::TENSOR, dtype_of(term.element) as u32]);
+                    self.f32_blob(term.scale)?;
+                }
+                Addend::Constant { values, scale } => {
+                    let id = self.blobs.add_i16(values)?;
+                    self.push(&[addend::CONSTANT, id]);
+                    self.f32_blob(scale)?;
+                }
+            }
+            self.f32_blob(add.bias())?;
+            self.output(&add.output())
+        }
+
+        fn mul(&mut self, mul: &Mul<'_>) -> Result<(), WriteError> {
+            self.size(mul.rows())?;
+            self.size(mul.channels())?;
+            let (a, b) = (mul.a(), mul.b());
+            for (element, zero_point) in [(a.element, a.zero_point), (b.element, b.zero_point)] {
+                self.push(&[dtype_of(element) as u32, i32::from(zero_point) as u32]);
+            }
+            self.size(b.rows)?;
+            self.size(b.stride)?;
+            self.size(b.offset)?;
+            self.table(b.table)?;
+            self.f32_blob(mul.scale())?;
+            self.output(&mul.output())
         }
     }
 }

@@ -67,6 +67,11 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// The tensors' ids, in the order of [`Plan::tensors`].
+    pub fn tensor_ids(&self) -> impl ExactSizeIterator<Item = TensorId> + use<> {
+        (0..self.file.tensor_count() as u32).map(TensorId)
+    }
+
     /// One tensor; `None` when the id belongs to another plan.
     pub fn tensor(&self, id: TensorId) -> Option<Tensor<'a>> {
         self.file.tensor(id.index()).ok()

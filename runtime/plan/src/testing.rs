@@ -27,8 +27,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use vitlet_kernels::{
-    Attention, AttentionQuantisation, Conv, ConvShape, Depthwise, Gemm, LayerNorm, Linear,
-    NormOutput, Output, PoolLinear, Requantise, View, pack, packed_len, padded_n,
+    Attention, AttentionQuantisation, AttentionShape, Conv, ConvShape, Depthwise, Gemm, LayerNorm,
+    Linear, NormOutput, Operand, Output, PoolLinear, Requantise, View, pack, packed_len, padded_n,
 };
 use vitlet_preprocess::{Interpolation, Preprocess, Resize};
 
@@ -267,7 +267,17 @@ impl Net {
             zero_point: 1,
             min: -128,
         };
-        let attention = Attention::new(2, 4, 64, 64, views, quantisation).expect("valid attention");
+        let shape = AttentionShape {
+            heads: 2,
+            head_dim: 4,
+            groups: 1,
+            slots: 1,
+            queries: 64,
+            keys: 64,
+        };
+        let rows = views.map(|view| Operand::plain(view, 64));
+        let attention =
+            Attention::new(shape, rows, quantisation, None, None).expect("valid attention");
         self.op(name, OpKind::Attention(attention), [Some(qkv); 3], y);
     }
 

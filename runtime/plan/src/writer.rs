@@ -265,6 +265,18 @@ impl Blobs {
         Ok(id)
     }
 
+    /// An array of `i16`.
+    pub(crate) fn add_i16(&mut self, values: &[i16]) -> Result<u32, WriteError> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.add(&bytes)
+    }
+
+    /// An array of `u32`.
+    pub(crate) fn add_u32(&mut self, values: &[u32]) -> Result<u32, WriteError> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.add(&bytes)
+    }
+
     /// An array of `i32`.
     pub(crate) fn add_i32(&mut self, values: &[i32]) -> Result<u32, WriteError> {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();

@@ -317,7 +317,7 @@ fn ops_are_checked() {
         problem
     };
     assert!(matches!(
-        found(tiny::OP_STEM, 2, 6),
+        found(tiny::OP_STEM, 2, 9),
         Problem::UnknownCode { field: "kind", .. }
     ));
     assert!(matches!(
@@ -355,7 +355,7 @@ fn ops_are_checked() {
         "zero point of an s16 output"
     );
     assert!(
-        matches!(found(tiny::OP_STEM, 31, 1), Problem::NotZero { .. }),
+        matches!(found(tiny::OP_STEM, 47, 1), Problem::NotZero { .. }),
         "after the parameters"
     );
     assert!(matches!(
@@ -400,8 +400,8 @@ fn attention_reads_no_minus_128() {
 
 #[test]
 fn attention_writes_all_of_its_output() {
-    let row_stride = op_at(tiny::OP_ATTENTION, 7 + 4 + 10);
-    let head_stride = op_at(tiny::OP_ATTENTION, 7 + 4 + 11);
+    let row_stride = op_at(tiny::OP_ATTENTION, 7 + 6 + 18 + 1);
+    let head_stride = op_at(tiny::OP_ATTENTION, 7 + 6 + 18 + 2);
     let plan = testing::tiny_plan(1);
     assert_eq!((word(&plan, row_stride), word(&plan, head_stride)), (8, 4));
     // Rows further apart than two heads of four: the space between would keep old bytes.
