@@ -8,7 +8,7 @@
 use crate::error::CompileError;
 use crate::eval::{Expected, before, source_nodes};
 use crate::frontend::{NodeId, Probe};
-use crate::ir::{Graph, Kind, ValueId};
+use crate::ir::{Graph, Kind, Op, ValueId};
 use crate::model::{Model, Normalisation};
 use crate::ranges::{Ranges, ValueRange};
 
@@ -51,9 +51,10 @@ impl<'m> Calibrator<'m> {
         let graph = model.graph();
         let values = used_values(graph);
         let nodes = source_nodes(graph, values.clone());
+        let per_channel = attention_operands(graph);
         let watched = values.into_iter().map(|value| Watched {
             value,
-            per_channel: is_attention_operand(graph, value),
+            per_channel: per_channel[value],
             statistics: Statistics::new(),
         });
         let watched = watched.collect();
@@ -137,11 +138,30 @@ pub(crate) fn used_values(graph: &Graph) -> Vec<ValueId> {
     values
 }
 
-fn is_attention_operand(graph: &Graph, value: ValueId) -> bool {
-    graph
-        .ops
-        .iter()
-        .any(|op| matches!(op.kind, Kind::Attention { .. }) && op.inputs.contains(&value))
+/// Values that attention reads, and those that share their scales because one lies inside the other or is its maximum.
+fn attention_operands(graph: &Graph) -> Vec<bool> {
+    let mut wanted = vec![false; graph.values.len()];
+    let attention = |op: &&Op| matches!(op.kind, Kind::Attention { .. });
+    for op in graph.ops.iter().filter(attention) {
+        op.inputs.iter().for_each(|v| wanted[*v] = true);
+    }
+    let shares = |op: &&Op| {
+        matches!(
+            op.kind,
+            Kind::Slice { .. } | Kind::Concat | Kind::MaxPool(_)
+        )
+    };
+    let mut changed = true;
+    while changed {
+        changed = false;
+        for op in graph.ops.iter().filter(shares) {
+            let values = || op.inputs.iter().copied().chain([op.output]);
+            if values().any(|v| wanted[v]) {
+                changed |= values().any(|v| !std::mem::replace(&mut wanted[v], true));
+            }
+        }
+    }
+    wanted
 }
 
 impl Statistics {

@@ -11,6 +11,7 @@ use crate::eval::{LoweringCheck, check_lowering};
 use crate::frontend::{self, Probe, Reference};
 use crate::ir::{Graph, Kind};
 use crate::lower;
+use crate::memory::parts::is_structural;
 use crate::quantise;
 use crate::ranges::Ranges;
 
@@ -104,8 +105,8 @@ impl Model {
             source,
         })?;
         let (source, reference) = frontend::load(path, &bytes)?;
-        let graph = lower::lower(&source)?;
-        quantise::check_types(&graph)?;
+        let mut graph = lower::lower(&source)?;
+        quantise::prepare(&mut graph)?;
         let channels_last = source.nodes[source.input].shape.get(1) != Some(&3);
         Ok(Model {
             graph,
@@ -179,7 +180,8 @@ impl Model {
                 macs: self.graph.macs(op),
             }
         };
-        self.graph.ops.iter().map(layer).collect()
+        let ops = self.graph.ops.iter().filter(|op| !is_structural(op));
+        ops.map(layer).collect()
     }
 
     /// Compares every lowered layer with tract in f32, before any quantisation, on one image (H×W×3 RGB bytes).
