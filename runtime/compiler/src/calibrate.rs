@@ -6,11 +6,11 @@
 //! specs of FQ-ViT; one pass, no second run over the photos).
 
 use crate::error::CompileError;
+use crate::eval::{Expected, before, source_nodes};
 use crate::frontend::{NodeId, Probe};
-use crate::ir::{Graph, Kind, ValueId};
+use crate::ir::{Graph, Kind, Op, ValueId};
 use crate::model::{Model, Normalisation};
 use crate::ranges::{Ranges, ValueRange};
-use crate::view::View;
 
 /// Bits of an f32 that do not take part in the bin number.
 const BIN_SHIFT: u32 = 17;
@@ -20,6 +20,8 @@ const BIN_SHIFT: u32 = 17;
 pub struct Calibrator<'m> {
     model: &'m Model,
     normalisation: Normalisation,
+    /// Source nodes that the probe hands out.
+    nodes: Vec<NodeId>,
     probe: Probe,
     watched: Vec<Watched>,
     images: u32,
@@ -29,9 +31,6 @@ pub struct Calibrator<'m> {
 #[derive(Debug)]
 struct Watched {
     value: ValueId,
-    /// Which of the probe's outputs shows it, and how.
-    output: usize,
-    view: View,
     per_channel: bool,
     statistics: Statistics,
 }
@@ -51,27 +50,19 @@ impl<'m> Calibrator<'m> {
     ) -> Result<Self, CompileError> {
         let graph = model.graph();
         let values = used_values(graph);
-        let nodes = crate::eval::source_nodes(graph, values.clone());
-        let watched = values.into_iter().map(|value| {
-            let (node, view) = &graph.values[value].source;
-            let output = nodes
-                .iter()
-                .position(|n: &NodeId| n == node)
-                .unwrap_or_default();
-            let per_channel = is_attention_operand(graph, value);
-            Watched {
-                value,
-                output,
-                view: view.clone(),
-                per_channel,
-                statistics: Statistics::new(),
-            }
+        let nodes = source_nodes(graph, values.clone());
+        let per_channel = attention_operands(graph);
+        let watched = values.into_iter().map(|value| Watched {
+            value,
+            per_channel: per_channel[value],
+            statistics: Statistics::new(),
         });
         let watched = watched.collect();
         let probe = model.reference().probe(&nodes)?;
         Ok(Calibrator {
             model,
             normalisation: *normalisation,
+            nodes,
             probe,
             watched,
             images: 0,
@@ -87,11 +78,11 @@ impl<'m> Calibrator<'m> {
         let graph = self.model.graph();
         let input = self.model.normalised(&self.normalisation, image)?;
         let outputs = self.probe.run(&input)?;
+        let expected = Expected::new(graph, &self.nodes, &outputs);
         for w in &mut self.watched {
             let value = &graph.values[w.value];
-            let data = &outputs[w.output].data;
-            let finite = w.statistics.add(data);
-            if !finite {
+            let data = expected.read(w.value);
+            if !w.statistics.add(&data) {
                 let reason = "it is infinite or not a number on a calibration photo".to_string();
                 return Err(CompileError::Quantise {
                     what: value.name.clone(),
@@ -99,8 +90,7 @@ impl<'m> Calibrator<'m> {
                 });
             }
             if w.per_channel {
-                w.statistics
-                    .add_channels(&w.view.gather(data), value.channels);
+                w.statistics.add_channels(&data, value.channels);
             }
         }
         self.images += 1;
@@ -142,21 +132,36 @@ impl<'m> Calibrator<'m> {
 pub(crate) fn used_values(graph: &Graph) -> Vec<ValueId> {
     let mut values = vec![];
     for op in &graph.ops {
-        values.extend(
-            op.epilogue()
-                .and_then(|e| e.activation.as_ref())
-                .map(|a| a.before),
-        );
+        values.extend(before(op));
         values.push(op.output);
     }
     values
 }
 
-fn is_attention_operand(graph: &Graph, value: ValueId) -> bool {
-    graph
-        .ops
-        .iter()
-        .any(|op| matches!(op.kind, Kind::Attention { .. }) && op.inputs.contains(&value))
+/// Values that attention reads, and those that share their scales because one lies inside the other or is its maximum.
+fn attention_operands(graph: &Graph) -> Vec<bool> {
+    let mut wanted = vec![false; graph.values.len()];
+    let attention = |op: &&Op| matches!(op.kind, Kind::Attention { .. });
+    for op in graph.ops.iter().filter(attention) {
+        op.inputs.iter().for_each(|v| wanted[*v] = true);
+    }
+    let shares = |op: &&Op| {
+        matches!(
+            op.kind,
+            Kind::Slice { .. } | Kind::Concat | Kind::MaxPool(_)
+        )
+    };
+    let mut changed = true;
+    while changed {
+        changed = false;
+        for op in graph.ops.iter().filter(shares) {
+            let values = || op.inputs.iter().copied().chain([op.output]);
+            if values().any(|v| wanted[v]) {
+                changed |= values().any(|v| !std::mem::replace(&mut wanted[v], true));
+            }
+        }
+    }
+    wanted
 }
 
 impl Statistics {

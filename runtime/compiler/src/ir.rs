@@ -2,6 +2,12 @@
 //!
 //! Every value is `[rows][channels]`, rows in raster order of the map they come from; the image is `[H·W][3]`. Weights are
 //! row-major f32 in the layout the kernels use: output channel outermost, `(ky, kx, c)` inside.
+//!
+//! Nothing in this representation moves data: windows, cyclic shifts and patch merging are lists of row numbers beside the
+//! operation that reads ([`Operand::rows`], [`Gather`]), and [`Kind::Slice`] and [`Kind::Concat`] only say that one value lies
+//! inside another.
+
+use std::sync::Arc;
 
 use crate::frontend::NodeId;
 use crate::lower::expr::Expr;
@@ -19,8 +25,44 @@ pub struct Value {
     pub rows: usize,
     /// Channels.
     pub channels: usize,
-    /// The source node that computes this value, and how its tensor lies over the value.
-    pub source: (NodeId, View),
+    /// The source node whose tensor holds this value; `None` when no node does (a part of a mean, say): such a value is
+    /// computed from the layer's own definition.
+    pub source: Option<Source>,
+}
+
+/// Where the f32 reference has a value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    /// The node.
+    pub node: NodeId,
+    /// How its tensor lies over rows of `channels` elements.
+    pub view: View,
+    /// The value's row for each row that the view steps over; [`Source::OTHER`] for rows that are not of this value. `None`
+    /// when they are the value's rows, in order.
+    pub rows: Option<Arc<[u32]>>,
+}
+
+impl Source {
+    /// Marks a row of the tensor that belongs to another value, or is constant.
+    pub const OTHER: u32 = u32::MAX;
+
+    /// The value, `[rows][channels]`, from the node's tensor (row-major).
+    pub fn gather(&self, data: &[f32], rows: usize, channels: usize) -> Vec<f32> {
+        let mut value = vec![0.0; rows * channels];
+        for (x, offset) in data.iter().zip(self.view.offsets()) {
+            let row = match &self.rows {
+                None => offset / channels,
+                Some(rows) => match rows.get(offset / channels) {
+                    Some(&row) if row != Source::OTHER => row as usize,
+                    _ => continue,
+                },
+            };
+            if let Some(slot) = value.get_mut(row * channels + offset % channels) {
+                *slot = *x;
+            }
+        }
+        value
+    }
 }
 
 /// Geometry of a convolution over a map in raster order; zero padding.
@@ -38,20 +80,58 @@ pub struct Geometry {
     pub pad: [usize; 4],
 }
 
-/// Where q, k or v of an attention lies: element (head, row, d) of the value is at
-/// `offset + head·head_stride + row·row_stride + d`.
+/// Sizes of an attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Number of heads.
+    pub heads: usize,
+    /// Channels per head.
+    pub head_dim: usize,
+    /// Groups of queries that see keys of their own (windows); 1 for global attention.
+    pub groups: usize,
+    /// Value rows per key (1, but for SepViT's pointwise attention, where a key stands for a window of pixels).
+    pub slots: usize,
+    /// Queries per group.
+    pub queries: usize,
+    /// Keys per group.
+    pub keys: usize,
+}
+
+/// Where q, k or v of an attention lies: element (head, d) of a row is at `column + head·head_stride + d`.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Operand {
-    /// The value.
-    pub value: ValueId,
-    /// First element.
-    pub offset: usize,
-    /// Elements from one row to the next.
-    pub row_stride: usize,
-    /// Elements from one head to the next.
+    /// The value; `None` when every row is constant.
+    pub value: Option<ValueId>,
+    /// Elements of a row of the value and of the constants.
+    pub channels: usize,
+    /// Rows known at compile time, `[..][channels]` (window tokens, say); often none.
+    pub constants: Arc<[f32]>,
+    /// Column of the first element of head 0.
+    pub column: usize,
+    /// Columns from one head to the next.
     pub head_stride: usize,
-    /// Rows: queries or keys.
-    pub rows: usize,
+    /// Row numbers: q `[groups][queries]`, k `[groups][keys]`, v `[groups][slots][keys]`. Numbers from the value's row count on
+    /// are constants.
+    pub rows: Arc<[u32]>,
+}
+
+/// What is added to the logits of an attention, in nats.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bias {
+    /// `[heads][queries][keys]`, or `[heads][(2h−1)·(2w−1)]` for a window.
+    pub table: Vec<f32>,
+    /// Height and width of the window when the bias depends only on the relative position of query and key (queries =
+    /// keys = h·w, in raster order): query (y, x) and key (v, u) have entry `(y−v+h−1)·(2w−1) + (x−u+w−1)`.
+    pub window: Option<[usize; 2]>,
+}
+
+/// Rows of an operation put together from several rows of its input: patch merging.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gather {
+    /// Input rows, `[rows][segments]`.
+    pub rows: Arc<[u32]>,
+    /// Input rows per row.
+    pub segments: usize,
 }
 
 /// A scalar function applied to an op's result, and the value it is applied to (whose range it needs).
@@ -114,26 +194,69 @@ pub enum Kind {
         gamma: Vec<f32>,
         /// Offset per channel.
         beta: Vec<f32>,
+        /// The rows that are normalised together, when they are not the input's own.
+        gather: Option<Gather>,
     },
-    /// softmax(scale·q·kᵀ)·v per head; result `[queries][heads·head_dim]`.
+    /// Normalisation of a whole map: mean and variance over all rows and channels, gamma and beta per channel.
+    GroupNorm {
+        /// Added to the variance.
+        eps: f64,
+        /// Scale per channel.
+        gamma: Vec<f32>,
+        /// Offset per channel.
+        beta: Vec<f32>,
+    },
+    /// softmax(scale·q·kᵀ + bias, masked)·v per head and group. The result has one row of `heads·head_dim` channels per number
+    /// in `out`.
     Attention {
-        /// Number of heads.
-        heads: usize,
-        /// Channels per head.
-        head_dim: usize,
+        /// Sizes.
+        shape: AttentionShape,
         /// Queries.
         q: Operand,
         /// Keys.
         k: Operand,
         /// Values.
         v: Operand,
-        /// Factor of the logits.
+        /// The result's row of each query, `[groups][slots][queries]`; a permutation.
+        out: Arc<[u32]>,
+        /// Factor of the products, before the bias.
         scale: f64,
+        /// Added to the logits.
+        bias: Option<Arc<Bias>>,
+        /// Label of each token, `[groups][queries]`: keys of another label than the query's are left out.
+        mask: Option<Arc<[u8]>>,
     },
     /// Scalar function of one value that no other op could take in.
     Activate(Expr),
-    /// Element-wise sum of two values that no other op could take in.
-    Add,
+    /// Element-wise sum of two values, each times a factor; only an activation may follow.
+    Add {
+        /// Factors of the two operands.
+        factors: [f64; 2],
+        /// After the sum.
+        epilogue: Epilogue,
+    },
+    /// Sum of a value and a constant of the same shape, `[rows][channels]`.
+    AddConstant(Arc<[f32]>),
+    /// Element-wise product of two values; only an activation may follow.
+    Mul {
+        /// Column of the second operand that meets column 0 of the first.
+        column: usize,
+        /// The second operand's row for each of the first's.
+        rows: Arc<[u32]>,
+        /// After the product.
+        epilogue: Epilogue,
+    },
+    /// The same numbers in another integer type: a value that is read both as s8 and as s16 has a second, narrow form.
+    Convert,
+    /// Maximum under a window; pixels outside the image do not count.
+    MaxPool(Geometry),
+    /// Rows `start..` of a value, as many as the result has: no operation of the plan, the result is a part of the operand.
+    Slice {
+        /// First row.
+        start: usize,
+    },
+    /// All rows of each input, one input after the other: no operation of the plan, the inputs are parts of the result.
+    Concat,
     /// Mean over the rows: one row.
     MeanPool,
     /// Mean over the rows, then [`Kind::Linear`]: the usual classification head.
@@ -150,7 +273,8 @@ pub enum Kind {
 pub struct Op {
     /// What it computes.
     pub kind: Kind,
-    /// Operands other than a residual: one; two for [`Kind::Add`]; q, k, v for [`Kind::Attention`].
+    /// Operands other than a residual: one; two for [`Kind::Add`] and [`Kind::Mul`]; those of q, k, v that are values for
+    /// [`Kind::Attention`]; any number for [`Kind::Concat`].
     pub inputs: Vec<ValueId>,
     /// Result.
     pub output: ValueId,
@@ -170,7 +294,9 @@ impl Op {
         match &self.kind {
             Kind::Conv { epilogue, .. }
             | Kind::Linear { epilogue, .. }
-            | Kind::Depthwise { epilogue, .. } => Some(epilogue),
+            | Kind::Depthwise { epilogue, .. }
+            | Kind::Add { epilogue, .. }
+            | Kind::Mul { epilogue, .. } => Some(epilogue),
             _ => None,
         }
     }
@@ -180,7 +306,9 @@ impl Op {
         match &mut self.kind {
             Kind::Conv { epilogue, .. }
             | Kind::Linear { epilogue, .. }
-            | Kind::Depthwise { epilogue, .. } => Some(epilogue),
+            | Kind::Depthwise { epilogue, .. }
+            | Kind::Add { epilogue, .. }
+            | Kind::Mul { epilogue, .. } => Some(epilogue),
             _ => None,
         }
     }
@@ -194,7 +322,14 @@ impl Op {
             Kind::LayerNorm { .. } => "layernorm",
             Kind::Attention { .. } => "attention",
             Kind::Activate(_) => "activation",
-            Kind::Add => "add",
+            Kind::GroupNorm { .. } => "groupnorm",
+            Kind::Add { .. } => "add",
+            Kind::AddConstant(_) => "add_constant",
+            Kind::Mul { .. } => "mul",
+            Kind::Convert => "convert",
+            Kind::MaxPool(_) => "max_pool",
+            Kind::Slice { .. } => "slice",
+            Kind::Concat => "concat",
             Kind::MeanPool => "mean_pool",
             Kind::PoolLinear { .. } => "pool_linear",
         }
@@ -227,7 +362,10 @@ impl Graph {
             Kind::Conv { geometry: g, .. } => depth(g.kernel[0] * g.kernel[1] * channels(0)),
             Kind::Linear { .. } | Kind::PoolLinear { .. } => depth(channels(0)),
             Kind::Depthwise { geometry: g, .. } => depth(g.kernel[0] * g.kernel[1]),
-            Kind::Attention { k, .. } => 2 * depth(k.rows),
+            Kind::Attention { shape: s, .. } => {
+                let rows = (s.heads * s.groups * s.queries) as u64;
+                rows * (s.keys * s.head_dim * (1 + s.slots)) as u64
+            }
             _ => 0,
         }
     }

@@ -11,6 +11,7 @@ use crate::eval::{LoweringCheck, check_lowering};
 use crate::frontend::{self, Probe, Reference};
 use crate::ir::{Graph, Kind};
 use crate::lower;
+use crate::memory::parts::is_structural;
 use crate::quantise;
 use crate::ranges::Ranges;
 
@@ -104,8 +105,8 @@ impl Model {
             source,
         })?;
         let (source, reference) = frontend::load(path, &bytes)?;
-        let graph = lower::lower(&source)?;
-        quantise::check_types(&graph)?;
+        let mut graph = lower::lower(&source)?;
+        quantise::prepare(&mut graph)?;
         let channels_last = source.nodes[source.input].shape.get(1) != Some(&3);
         Ok(Model {
             graph,
@@ -153,8 +154,15 @@ impl Model {
             | Kind::Linear { weights, bias, .. }
             | Kind::Depthwise { weights, bias, .. }
             | Kind::PoolLinear { weights, bias } => weights.len() + bias.len(),
-            Kind::LayerNorm { gamma, beta, .. } => gamma.len() + beta.len(),
-            Kind::Attention { .. } | Kind::Activate(_) | Kind::Add | Kind::MeanPool => 0,
+            Kind::LayerNorm { gamma, beta, .. } | Kind::GroupNorm { gamma, beta, .. } => {
+                gamma.len() + beta.len()
+            }
+            Kind::Attention { q, k, v, bias, .. } => {
+                let constants = [q, k, v].map(|o| o.constants.len()).iter().sum::<usize>();
+                constants + bias.as_ref().map_or(0, |b| b.table.len())
+            }
+            Kind::AddConstant(constant) => constant.len(),
+            _ => 0,
         };
         self.graph.ops.iter().map(|op| count(&op.kind) as u64).sum()
     }
@@ -172,7 +180,8 @@ impl Model {
                 macs: self.graph.macs(op),
             }
         };
-        self.graph.ops.iter().map(layer).collect()
+        let ops = self.graph.ops.iter().filter(|op| !is_structural(op));
+        ops.map(layer).collect()
     }
 
     /// Compares every lowered layer with tract in f32, before any quantisation, on one image (H×W×3 RGB bytes).
@@ -210,9 +219,12 @@ impl Model {
         &self,
         normalisation: &Normalisation,
     ) -> Result<Classifier<'_>, CompileError> {
-        let probe = self
-            .reference
-            .probe(&[self.graph.values[self.graph.output].source.0])?;
+        let logits = &self.graph.values[self.graph.output];
+        let Some(source) = &logits.source else {
+            let reason = format!("no node of the model holds the logits `{}`", logits.name);
+            return Err(CompileError::Reference(reason));
+        };
+        let probe = self.reference.probe(&[source.node])?;
         Ok(Classifier {
             model: self,
             normalisation: *normalisation,

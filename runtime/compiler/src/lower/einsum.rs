@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use super::state::{Known, Role, Scores};
+use super::state::{Known, Operand, Role, Scores};
 use super::{Lowering, Outcome, as_map, channel_axis};
 use crate::frontend::{NodeId, SourceNode, Tensor};
-use crate::ir::{Epilogue, Kind, Op, Operand, ValueId};
+use crate::ir::{AttentionShape, Epilogue, Kind, Op, ValueId};
 use crate::view::{Factor, View};
 
 /// One activation of a product of activations.
@@ -269,13 +269,35 @@ impl Lowering<'_> {
         });
         let view = View::strided(&dims.collect::<Vec<_>>());
         let (q, k) = (probs.a, probs.b);
+        let operand = |o: &Operand| {
+            let channels = self.values[o.value].channels;
+            let first = o.offset / channels;
+            let step = o.row_stride / channels;
+            crate::ir::Operand {
+                value: Some(o.value),
+                channels,
+                constants: Arc::from([]),
+                column: o.offset % channels,
+                head_stride: o.head_stride,
+                rows: (0..o.rows).map(|r| (first + r * step) as u32).collect(),
+            }
+        };
         let kind = Kind::Attention {
-            heads: h,
-            head_dim: d,
-            q,
-            k,
-            v: v_op,
+            shape: AttentionShape {
+                heads: h,
+                head_dim: d,
+                groups: 1,
+                slots: 1,
+                queries: rows,
+                keys: k.rows,
+            },
+            q: operand(&q),
+            k: operand(&k),
+            v: operand(&v_op),
+            out: (0..rows as u32).collect(),
             scale: probs.scale,
+            bias: None,
+            mask: None,
         };
         let output = self.add_value(id, rows, h * d, view.clone());
         self.ops.push(Op {

@@ -4,7 +4,7 @@ use super::expr::{self, Expr};
 use super::state::Known;
 use super::{Lowering, Outcome, as_map, channel_axis};
 use crate::frontend::{Binary, NodeId, SourceNode, Tensor, Unary};
-use crate::ir::{Kind, ValueId};
+use crate::ir::{Epilogue, Kind, Source, ValueId};
 use crate::view::View;
 
 impl Lowering<'_> {
@@ -127,7 +127,11 @@ impl Lowering<'_> {
         if !self.fold(value, op, &vector) {
             return false;
         }
-        self.values[value].source = (id, view.clone());
+        self.values[value].source = Some(Source {
+            node: id,
+            view: view.clone(),
+            rows: None,
+        });
         true
     }
 
@@ -181,7 +185,11 @@ impl Lowering<'_> {
         if !same || !view_a.covers(rows * channels) {
             return Err("a residual add needs two tensors of one shape and layout".into());
         }
-        Ok(self.emit(id, Kind::Add, vec![va, vb], (rows, channels), view_a))
+        let kind = Kind::Add {
+            factors: [1.0; 2],
+            epilogue: Epilogue::default(),
+        };
+        Ok(self.emit(id, kind, vec![va, vb], (rows, channels), view_a))
     }
 }
 

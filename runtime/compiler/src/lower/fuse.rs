@@ -47,7 +47,7 @@ fn activation(graph: &mut Graph) -> bool {
 /// Conv or Linear whose result only feeds an `Add`; it moves to the place of the `Add`, where both operands exist.
 fn residual(graph: &mut Graph) -> bool {
     for index in 0..graph.ops.len() {
-        if graph.ops[index].kind != Kind::Add {
+        if !matches!(graph.ops[index].kind, Kind::Add { .. }) {
             continue;
         }
         let (a, b) = (graph.ops[index].inputs[0], graph.ops[index].inputs[1]);

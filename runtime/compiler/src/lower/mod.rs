@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use crate::error::{CompileError, UnsupportedNode};
 use crate::frontend::{Binary, NodeId, SourceGraph, SourceNode, SourceOp, Tensor};
-use crate::ir::{Epilogue, Graph, Kind, Op, Value, ValueId};
+use crate::ir::{Epilogue, Graph, Kind, Op, Source, Value, ValueId};
 use crate::view::{Factor, View};
 use expr::Expr;
 use state::{Known, Role};
@@ -102,7 +102,11 @@ fn image_value(source: &SourceGraph) -> Result<(Value, [usize; 2], View), Compil
             });
         }
     };
-    let source = (source.input, view.clone());
+    let source = Some(Source {
+        node: source.input,
+        view: view.clone(),
+        rows: None,
+    });
     Ok((
         Value {
             name: node.name.clone(),
@@ -224,7 +228,11 @@ impl Lowering<'_> {
             name,
             rows,
             channels,
-            source: (id, view),
+            source: Some(Source {
+                node: id,
+                view,
+                rows: None,
+            }),
         });
         self.values.len() - 1
     }
@@ -347,6 +355,7 @@ impl Lowering<'_> {
             eps,
             gamma: vec![1.0; channels],
             beta: vec![0.0; channels],
+            gather: None,
         };
         Ok(self.emit(id, kind, vec![value], (rows, channels), view))
     }

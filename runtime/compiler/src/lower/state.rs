@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::expr::Expr;
 use crate::frontend::Tensor;
-use crate::ir::{Operand, ValueId};
+use crate::ir::ValueId;
 use crate::view::{Factor, View};
 
 /// What one dimension of a score matrix stands for.
@@ -18,6 +18,15 @@ pub(super) enum Role {
     A,
     /// Rows of the second.
     B,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Operand {
+    pub(super) value: ValueId,
+    pub(super) offset: usize,
+    pub(super) row_stride: usize,
+    pub(super) head_stride: usize,
+    pub(super) rows: usize,
 }
 
 /// The product of two activations over their channels: attention logits before the softmax.

@@ -3,20 +3,21 @@
 use std::collections::BTreeMap;
 
 use vitlet_kernels::{
-    Attention, AttentionQuantisation, Conv, ConvShape, Depthwise, LayerNorm, Linear, NormOutput,
-    Output, ParamError, PoolLinear, Requantise, View,
+    Conv, ConvShape, Depthwise, Gather, InType, LayerNorm, Linear, MaxPool, NormOutput, Output,
+    ParamError, PoolLinear,
 };
 use vitlet_plan::{
     AlignedBytes, DType, Metadata, Op as PlanOp, OpKind, PlanBuilder, Provenance, Tensor, TensorId,
 };
 
-use super::grid::{Grid, grids, head_start};
+use super::grid::{Grid, clip_bounds, grids};
+use super::types::{Types, check_types};
 use super::weights::{self, Integers, Matrix};
-use super::{Types, check_types};
 use crate::error::CompileError;
-use crate::ir::{Activation, Geometry, Graph, Kind, Op, Operand, ValueId};
+use crate::ir::{self, Activation, Geometry, Graph, Kind, Op, ValueId};
 use crate::lower::expr::Expr;
 use crate::memory;
+use crate::memory::parts::{Block, Parts};
 use crate::model::Options;
 use crate::ranges::Ranges;
 
@@ -37,14 +38,17 @@ pub(crate) fn compile(
         )));
     }
     let types = check_types(graph)?;
-    let grids = grids(graph, &types, ranges, n)?;
+    let parts = Parts::new(graph)?;
+    let grids = grids(graph, &types, &parts, ranges, n)?;
     let mut writer = Writer {
         graph,
+        parts: &parts,
+        types: &types,
         grids,
         tensors: BTreeMap::new(),
         plan: PlanBuilder::new(),
     };
-    writer.tensors(&types)?;
+    writer.tensors()?;
     for op in &graph.ops {
         writer.op(op)?;
     }
@@ -70,50 +74,63 @@ pub(crate) fn compile(
         .map_err(|e| CompileError::Plan(e.to_string()))
 }
 
-struct Writer<'g> {
-    graph: &'g Graph,
-    grids: BTreeMap<ValueId, Grid>,
+pub(super) struct Writer<'g> {
+    pub(super) graph: &'g Graph,
+    parts: &'g Parts,
+    types: &'g Types,
+    pub(super) grids: BTreeMap<ValueId, Grid>,
     tensors: BTreeMap<ValueId, TensorId>,
     plan: PlanBuilder,
 }
 
 impl Writer<'_> {
-    /// Tensor records, with offsets by the memory planner.
-    fn tensors(&mut self, types: &Types) -> Result<(), CompileError> {
-        let stored: Vec<ValueId> = [self.graph.input]
-            .into_iter()
-            .chain(self.graph.ops.iter().map(|op| op.output))
-            .collect();
-        let bytes = |v: &ValueId| {
-            self.graph.values[*v].rows * self.graph.values[*v].channels * types[v].size()
-        };
-        let offsets = memory::plan(self.graph, &stored.iter().map(|v| (*v, bytes(v))).collect());
-        for value in stored {
-            let v = &self.graph.values[value];
-            let grid = &self.grids[&value];
-            let shape = if value == self.graph.input {
-                [1, self.graph.image[0], self.graph.image[1], 3]
+    /// Tensor records, with offsets by the memory planner: one for each block of values, and one for each part of it.
+    fn tensors(&mut self) -> Result<(), CompileError> {
+        let row_bytes = |v: ValueId| self.graph.values[v].channels * self.types[&v].size();
+        let offsets = memory::plan(self.graph, self.parts, &row_bytes)?;
+        for block in &self.parts.blocks {
+            let whole = 0..block.rows;
+            let Some((value, _)) = block.members.iter().find(|(_, rows)| *rows == whole) else {
+                continue;
+            };
+            self.block(block, *value, offsets[value])?;
+        }
+        Ok(())
+    }
+
+    /// The records of one block, named by `value`, which is all of it.
+    fn block(&mut self, block: &Block, value: ValueId, offset: usize) -> Result<(), CompileError> {
+        let (v, grid) = (&self.graph.values[value], &self.grids[&value]);
+        let channels = small(v.channels)?;
+        let [height, width] = self.graph.image;
+        let scales = grid.record_scales();
+        let tensor = Tensor {
+            name: &v.name,
+            dtype: self.types[&value],
+            shape: if value == self.graph.input {
+                [1, small(height)?, small(width)?, channels]
             } else {
-                [1, 1, v.rows, v.channels]
-            };
-            let tensor = Tensor {
-                name: &v.name,
-                dtype: types[&value],
-                shape: [
-                    small(shape[0])?,
-                    small(shape[1])?,
-                    small(shape[2])?,
-                    small(shape[3])?,
-                ],
-                offset: small(offsets[&value])?,
-                scale: grid.record_scale(),
-                zero_point: i32::from(grid.zero_point()),
-            };
-            let id = self
-                .plan
-                .add_tensor(&tensor)
-                .map_err(|e| CompileError::Plan(e.to_string()))?;
-            self.tensors.insert(value, id);
+                [1, 1, small(v.rows)?, channels]
+            },
+            offset: small(offset)?,
+            scale: grid.record_scale(),
+            scales: &scales,
+            zero_point: i32::from(grid.zero_point()),
+        };
+        let mut parts = vec![];
+        for piece in block.pieces.iter().filter(|p| p.len() < block.rows) {
+            let member = block.members.iter().find(|(_, rows)| rows == piece);
+            let name = member.map_or(&v.name, |(v, _)| &self.graph.values[*v].name);
+            parts.push((name.as_str(), [1, 1, small(piece.len())?, channels]));
+        }
+        let (whole, ids) = self
+            .plan
+            .add_tensor_with_parts(&tensor, &parts)
+            .map_err(|e| CompileError::Plan(e.to_string()))?;
+        for (value, rows) in &block.members {
+            let piece = block.pieces.iter().position(|p| p == rows);
+            let id = piece.and_then(|p| ids.get(p)).copied();
+            self.tensors.insert(*value, id.unwrap_or(whole));
         }
         Ok(())
     }
@@ -133,23 +150,30 @@ impl Writer<'_> {
                 bias,
                 ..
             } => self.depthwise(op, geometry, weights, bias),
-            Kind::LayerNorm { eps, gamma, beta } => self.layer_norm(op, *eps, gamma, beta),
-            Kind::Attention {
-                heads,
-                head_dim,
-                q,
-                k,
-                v,
-                scale,
-            } => self.attention(op, (*heads, *head_dim), [q, k, v], *scale),
+            Kind::LayerNorm {
+                eps,
+                gamma,
+                beta,
+                gather,
+            } => self.layer_norm(op, *eps, (gamma, beta), gather.as_ref()),
+            Kind::Attention { .. } => self.attention(op),
             Kind::PoolLinear { weights, bias } => self.pool_linear(op, weights, bias),
+            Kind::MeanPool => self.mean_pool(op),
+            Kind::MaxPool(geometry) => self.max_pool(op, geometry),
             Kind::Activate(function) => self.activate(op, function),
-            // `check_types` has refused these.
-            Kind::Add | Kind::MeanPool => Err(self.refuse(op, "it has no int8 form".into())),
+            Kind::Add { factors, .. } => self.add(op, *factors),
+            Kind::AddConstant(constant) => self.add_constant(op, constant),
+            Kind::Convert => self.convert(op),
+            Kind::Mul { column, rows, .. } => self.mul(op, *column, rows),
+            Kind::Slice { .. } | Kind::Concat => Ok(()),
+            Kind::GroupNorm { .. } => {
+                let reason = "normalisation of a whole map has no int8 form; use layer or batch normalisation";
+                Err(self.refuse(op, reason.into()))
+            }
         }
     }
 
-    fn refuse(&self, op: &Op, reason: String) -> CompileError {
+    pub(super) fn refuse(&self, op: &Op, reason: String) -> CompileError {
         CompileError::Quantise {
             what: format!("{} `{}`", op.kind_name(), self.name(op)),
             reason,
@@ -161,18 +185,17 @@ impl Writer<'_> {
     }
 
     /// Adds the op to the plan; `kind` is what the kernels' constructor said.
-    fn push(
+    pub(super) fn push(
         &mut self,
         op: &Op,
-        inputs: &[ValueId],
+        inputs: [Option<ValueId>; 3],
         kind: Result<OpKind<'_>, ParamError>,
     ) -> Result<(), CompileError> {
         let kind = kind.map_err(|e| self.refuse(op, e.to_string()))?;
-        let id = |index: usize| inputs.get(index).map(|v| self.tensors[v]);
         let record = PlanOp {
             name: &self.graph.values[op.output].name,
             kind,
-            inputs: [id(0), id(1), id(2)],
+            inputs: inputs.map(|v| v.and_then(|v| self.tensors.get(&v).copied())),
             output: self.tensors[&op.output],
         };
         self.plan
@@ -180,68 +203,36 @@ impl Writer<'_> {
             .map_err(|e| CompileError::Plan(e.to_string()))
     }
 
-    /// The grid of an op's sums, before an activation function if it has one.
-    fn sums_grid(&self, op: &Op) -> &Grid {
-        let before = op
-            .epilogue()
-            .and_then(|e| e.activation.as_ref())
-            .map(|a| a.before);
-        &self.grids[&before.unwrap_or(op.output)]
-    }
-
-    /// The table of an op's activation function, if it has one.
-    fn table(&self, op: &Op) -> Result<Option<[i8; 256]>, CompileError> {
-        let Some(Activation { function, before }) =
-            op.epilogue().and_then(|e| e.activation.as_ref())
-        else {
-            return Ok(None);
+    /// The grid of an op's sums and the table of its activation function, if it has one.
+    pub(super) fn sums(&self, op: &Op) -> Result<(Grid, Option<[i8; 256]>), CompileError> {
+        let result = &self.grids[&op.output];
+        let activation = op.epilogue().and_then(|e| e.activation.as_ref());
+        let Some(Activation { function, before }) = activation else {
+            return Ok((result.clone(), None));
         };
-        self.table_of(op, function, *before).map(Some)
+        // The sums saturate where the function clips: no table, and none of the sums' range is lost to what it clips.
+        if clip_bounds(function).is_some_and(|bounds| result.clips(bounds)) {
+            return Ok((result.clone(), None));
+        }
+        let sums = &self.grids[before];
+        Ok((sums.clone(), Some(self.table(op, function, sums)?)))
     }
 
-    /// `function` from the integers of `before` to those of the op's result.
-    fn table_of(
+    /// `function` from the integers of a grid to those of the op's result.
+    pub(super) fn table(
         &self,
         op: &Op,
         function: &Expr,
-        before: ValueId,
+        from: &Grid,
     ) -> Result<[i8; 256], CompileError> {
-        let (from, to) = (&self.grids[&before], &self.grids[&op.output]);
+        let to = &self.grids[&op.output];
         if !from.is_uniform() || !to.is_uniform() {
             let reason = "an activation function needs one scale for all channels, but attention reads one per head";
             return Err(self.refuse(op, reason.into()));
         }
         Ok(std::array::from_fn(|index| {
-            let q = f64::from(index as u8 as i8);
-            to.quantise(function.eval((q - from.zero(0)) * from.scale(0)))
+            to.quantise(function.eval(from.real(f64::from(index as u8 as i8), 0)))
         }))
-    }
-
-    /// An activation function on its own: a depthwise convolution with a 1×1 window of weight 1, which passes every
-    /// integer on to the table.
-    fn activate(&mut self, op: &Op, function: &Expr) -> Result<(), CompileError> {
-        let table = self.table_of(op, function, op.inputs[0])?;
-        let value = &self.graph.values[op.output];
-        let (rows, channels) = (value.rows, value.channels);
-        let geometry = Geometry {
-            input: [rows, 1],
-            output: [rows, 1],
-            kernel: [1, 1],
-            stride: [1, 1],
-            pad: [0; 4],
-        };
-        let shape = conv_shape(&geometry, channels, channels)?;
-        let (ones, zeros) = (vec![1; channels], vec![0; channels]);
-        let output = Output::S8 {
-            zero_point: 0,
-            min: -128,
-            table: Some(&table),
-        };
-        let (bias, scale) = (vec![0; channels], vec![1.0; channels]);
-        let kind = Requantise::new(&bias, &scale, output)
-            .and_then(|r| Depthwise::new(shape, &ones, &zeros, r))
-            .map(OpKind::Depthwise);
-        self.push(op, &op.inputs, kind)
     }
 
     /// Integer weights of a layer that is a matrix product, over `pooled` summed input rows.
@@ -251,6 +242,7 @@ impl Writer<'_> {
         weights: &[f32],
         bias: &[f32],
         pooled: usize,
+        sums: &Grid,
     ) -> Result<Integers, CompileError> {
         let matrix = Matrix {
             name: self.name(op),
@@ -259,7 +251,7 @@ impl Writer<'_> {
             channels: self.graph.values[op.inputs[0]].channels,
             pooled,
         };
-        weights::gemm(&matrix, &self.grids[&op.inputs[0]], self.sums_grid(op))
+        weights::gemm(&matrix, &self.grids[&op.inputs[0]], sums)
     }
 
     fn conv(
@@ -269,37 +261,37 @@ impl Writer<'_> {
         weights: &[f32],
         bias: &[f32],
     ) -> Result<(), CompileError> {
-        let integers = self.matrix(op, weights, bias, 1)?;
-        let table = self.table(op)?;
+        let (sums, table) = self.sums(op)?;
+        let integers = self.matrix(op, weights, bias, 1, &sums)?;
         let channels = self.graph.values[op.inputs[0]].channels;
         let pad = self.grids[&op.inputs[0]].pad(channels);
         let shape = conv_shape(geometry, channels, bias.len())?;
         let kind = integers
-            .gemm(output(self.sums_grid(op), table.as_ref()))
+            .gemm(output(&sums, table.as_ref()))
             .and_then(|g| Conv::new(shape, &pad, g))
             .map(OpKind::Conv);
-        self.push(op, &op.reads().collect::<Vec<_>>(), kind)
+        self.push(op, with_residual(op), kind)
     }
 
     fn linear(&mut self, op: &Op, weights: &[f32], bias: &[f32]) -> Result<(), CompileError> {
-        let integers = self.matrix(op, weights, bias, 1)?;
-        let table = self.table(op)?;
+        let (sums, table) = self.sums(op)?;
+        let integers = self.matrix(op, weights, bias, 1, &sums)?;
         let rows = self.graph.values[op.output].rows;
         let kind = integers
-            .gemm(output(self.sums_grid(op), table.as_ref()))
+            .gemm(output(&sums, table.as_ref()))
             .and_then(|g| Linear::new(rows, g))
             .map(OpKind::Linear);
-        self.push(op, &op.reads().collect::<Vec<_>>(), kind)
+        self.push(op, with_residual(op), kind)
     }
 
     fn pool_linear(&mut self, op: &Op, weights: &[f32], bias: &[f32]) -> Result<(), CompileError> {
         let rows = self.graph.values[op.inputs[0]].rows;
-        let integers = self.matrix(op, weights, bias, rows)?;
+        let integers = self.matrix(op, weights, bias, rows, &self.grids[&op.output])?;
         let kind = integers
             .gemm(Output::S32)
             .and_then(|g| PoolLinear::new(rows, g))
             .map(OpKind::PoolLinear);
-        self.push(op, &op.inputs, kind)
+        self.push(op, operands(op), kind)
     }
 
     fn depthwise(
@@ -310,25 +302,40 @@ impl Writer<'_> {
         bias: &[f32],
     ) -> Result<(), CompileError> {
         let input = &self.grids[&op.inputs[0]];
-        let integers =
-            weights::depthwise(self.name(op), (weights, bias), input, self.sums_grid(op))?;
-        let table = self.table(op)?;
+        let (sums, table) = self.sums(op)?;
+        let integers = weights::depthwise(self.name(op), (weights, bias), input, &sums)?;
         let pad = input.pad(bias.len());
         let shape = conv_shape(geometry, bias.len(), bias.len())?;
-        let output = output(self.sums_grid(op), table.as_ref());
+        let output = output(&sums, table.as_ref());
         let kind = integers
             .requantise(output)
             .and_then(|r| Depthwise::new(shape, &integers.weights, &pad, r))
             .map(OpKind::Depthwise);
-        self.push(op, &op.reads().collect::<Vec<_>>(), kind)
+        self.push(op, with_residual(op), kind)
+    }
+
+    /// The mean over all rows is a depthwise convolution with one window.
+    fn mean_pool(&mut self, op: &Op) -> Result<(), CompileError> {
+        let input = &self.graph.values[op.inputs[0]];
+        let (rows, channels) = (input.rows, input.channels);
+        let weights = vec![1.0 / rows.max(1) as f32; rows * channels];
+        let bias = vec![0.0; channels];
+        self.depthwise(op, &all_rows(rows), &weights, &bias)
+    }
+
+    fn max_pool(&mut self, op: &Op, geometry: &Geometry) -> Result<(), CompileError> {
+        let (input, channels) = (op.inputs[0], self.graph.values[op.output].channels);
+        let shape = conv_shape(geometry, channels, channels)?;
+        let kind = MaxPool::new(shape, element(&self.grids[&input])).map(OpKind::MaxPool);
+        self.push(op, operands(op), kind)
     }
 
     fn layer_norm(
         &mut self,
         op: &Op,
         eps: f64,
-        gamma: &[f32],
-        beta: &[f32],
+        (gamma, beta): (&[f32], &[f32]),
+        gather: Option<&ir::Gather>,
     ) -> Result<(), CompileError> {
         let (input, output) = (&self.grids[&op.inputs[0]], &self.grids[&op.output]);
         let channels = gamma.len();
@@ -350,54 +357,51 @@ impl Writer<'_> {
         } else {
             NormOutput::S16
         };
-        let kind = LayerNorm::new(rows, channels, eps, &gamma, &beta, to).map(OpKind::LayerNorm);
-        self.push(op, &op.inputs, kind)
-    }
-
-    fn attention(
-        &mut self,
-        op: &Op,
-        (heads, head_dim): (usize, usize),
-        [q, k, v]: [&Operand; 3],
-        scale: f64,
-    ) -> Result<(), CompileError> {
-        let output = &self.grids[&op.output];
-        let head_scale = |operand: &Operand, head: usize| {
-            let channels = self.graph.values[operand.value].channels;
-            self.grids[&operand.value].scale(head_start(operand, head, channels))
-        };
-        // Logits are counted in units of 2⁻¹⁰ octave: nats times log2(e) times 1024.
-        let units = scale * std::f64::consts::LOG2_E * 1024.0;
-        let logit_scale: Vec<f32> = (0..heads)
-            .map(|h| (head_scale(q, h) * head_scale(k, h) * units) as f32)
-            .collect();
-        let out_scale: Vec<f32> = (0..heads)
-            .map(|h| (head_scale(v, h) / output.scale(0)) as f32)
-            .collect();
-        let quantisation = AttentionQuantisation {
-            logit_scale: &logit_scale,
-            out_scale: &out_scale,
-            zero_point: output.zero_point(),
-            min: output.min,
-        };
-        let view = |o: &Operand| View {
-            offset: o.offset,
-            row_stride: o.row_stride,
-            head_stride: o.head_stride,
-        };
-        let to = View {
-            offset: 0,
-            row_stride: heads * head_dim,
-            head_stride: head_dim,
-        };
-        let views = [view(q), view(k), view(v), to];
-        let kind = Attention::new(heads, head_dim, q.rows, k.rows, views, quantisation)
-            .map(OpKind::Attention);
-        self.push(op, &op.inputs, kind)
+        let norm = LayerNorm::new(rows, channels, eps, &gamma, &beta, to);
+        let kind = norm.and_then(|norm| match gather {
+            None => Ok(norm),
+            Some(gather) => norm.with_gather(Gather {
+                table: &gather.rows,
+                segments: gather.segments,
+                input_rows: self.graph.values[op.inputs[0]].rows,
+            }),
+        });
+        self.push(op, operands(op), kind.map(OpKind::LayerNorm))
     }
 }
 
-fn output<'t>(grid: &Grid, table: Option<&'t [i8; 256]>) -> Output<'t> {
+/// The operands that are not a residual.
+pub(super) fn operands(op: &Op) -> [Option<ValueId>; 3] {
+    std::array::from_fn(|index| op.inputs.get(index).copied())
+}
+
+/// The operand and the residual.
+fn with_residual(op: &Op) -> [Option<ValueId>; 3] {
+    let mut reads = op.reads();
+    std::array::from_fn(|_| reads.next())
+}
+
+/// One window over a value that has as many rows.
+fn all_rows(rows: usize) -> Geometry {
+    Geometry {
+        input: [rows, 1],
+        output: [1, 1],
+        kernel: [rows, 1],
+        stride: [1, 1],
+        pad: [0; 4],
+    }
+}
+
+/// The type of an operand.
+pub(super) fn element(grid: &Grid) -> InType {
+    match grid.dtype {
+        DType::S8 => InType::S8,
+        DType::S16 => InType::S16,
+        DType::S32 => InType::S32,
+    }
+}
+
+pub(super) fn output<'t>(grid: &Grid, table: Option<&'t [i8; 256]>) -> Output<'t> {
     match grid.dtype {
         DType::S8 => Output::S8 {
             zero_point: grid.zero_point(),
@@ -427,12 +431,12 @@ fn conv_shape(g: &Geometry, in_c: usize, out_c: usize) -> Result<ConvShape, Comp
     })
 }
 
-fn small(x: usize) -> Result<u32, CompileError> {
+pub(super) fn small(x: usize) -> Result<u32, CompileError> {
     u32::try_from(x).map_err(|_| CompileError::Plan(format!("a size of {x} does not fit 32 bits")))
 }
 
 /// The contract has no subnormal numbers.
-fn normal(x: f64) -> f32 {
+pub(super) fn normal(x: f64) -> f32 {
     let x = x as f32;
     if x.is_subnormal() { 0.0 } else { x }
 }
