@@ -360,7 +360,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     partial.iter().sum()
 }
 
-fn linear(x: &[f32], channels: usize, weights: &[f32], bias: &[f32]) -> Vec<f32> {
+pub(crate) fn linear(x: &[f32], channels: usize, weights: &[f32], bias: &[f32]) -> Vec<f32> {
     x.chunks(channels)
         .flat_map(|row| {
             weights

@@ -80,6 +80,24 @@ pub struct Geometry {
     pub pad: [usize; 4],
 }
 
+impl Geometry {
+    /// A window of one pixel over so many rows: row by row, channel by channel.
+    pub fn per_row(rows: usize) -> Geometry {
+        Geometry {
+            input: [rows, 1],
+            output: [rows, 1],
+            kernel: [1, 1],
+            stride: [1, 1],
+            pad: [0; 4],
+        }
+    }
+
+    /// True for a window that sees one pixel, the same as its result's.
+    pub fn is_per_row(&self) -> bool {
+        self.kernel == [1, 1] && self.stride == [1, 1] && self.pad == [0; 4]
+    }
+}
+
 /// Sizes of an attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionShape {

@@ -111,7 +111,7 @@ impl Model {
         Ok(Model {
             graph,
             reference,
-            sha256: Sha256::digest(&bytes).into(),
+            sha256: digest(path, &bytes)?,
             channels_last,
         })
     }
@@ -278,6 +278,19 @@ impl Model {
         let plane = |c: usize| image.iter().skip(c).step_by(3).map(move |x| pixel(*x, c));
         Ok((0..3).flat_map(plane).collect())
     }
+}
+
+/// SHA-256 of an ONNX file and of the files beside it that hold its weights, if there are any.
+fn digest(path: &Path, bytes: &[u8]) -> Result<[u8; 32], CompileError> {
+    let mut hash = Sha256::new_with_prefix(bytes);
+    for file in frontend::weight_files(path, bytes) {
+        let weights = std::fs::read(&file).map_err(|source| CompileError::Read {
+            path: file.clone(),
+            source,
+        })?;
+        hash.update(&weights);
+    }
+    Ok(hash.finalize().into())
 }
 
 /// A model in f32, run by tract: what int8 results are compared with.

@@ -25,6 +25,12 @@ pub struct View {
 }
 
 impl View {
+    /// A view with these factors per dimension, which are brought to normal form.
+    pub fn new(offset: usize, dims: Vec<Vec<Factor>>) -> View {
+        let dims = dims.into_iter().map(normal).collect();
+        View { offset, dims }
+    }
+
     /// A view with one factor per dimension; sizes of 1 vanish.
     pub fn strided(dims: &[(usize, usize)]) -> View {
         let dims = dims
@@ -111,6 +117,20 @@ impl View {
             stride: factor.stride,
         }]);
         Some(sliced)
+    }
+
+    /// Every `stride`-th entry of an axis that is one factor, from entry `first` on.
+    pub fn step(&self, axis: usize, first: usize, stride: usize) -> Option<View> {
+        let [factor] = self.dims.get(axis)?.as_slice() else {
+            return None;
+        };
+        let mut stepped = self.clone();
+        stepped.offset += first * factor.stride;
+        stepped.dims[axis] = normal(vec![Factor {
+            size: factor.size.checked_sub(first)?.div_ceil(stride),
+            stride: factor.stride * stride,
+        }]);
+        Some(stepped)
     }
 
     /// The factors of several dimensions together, largest stride first and merged: what these axes cover of the value,

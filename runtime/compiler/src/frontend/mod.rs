@@ -8,7 +8,7 @@ mod reference;
 mod translate;
 
 pub use reference::{Probe, Reference};
-pub use translate::load;
+pub use translate::{load, weight_files};
 
 use std::sync::Arc;
 
@@ -93,6 +93,8 @@ pub enum SourceOp {
         /// Divide by the number of pixels under the window, padding included.
         average: bool,
     },
+    /// Maximum of the pixels under a window that slides over each channel; pixels outside the image do not count.
+    MaxPool(ConvSpec),
     /// Sum of products: one letter per axis of each input and of the output.
     EinSum {
         /// Letters of each input's axes.
@@ -106,6 +108,8 @@ pub enum SourceOp {
     Unary(Unary),
     /// Sum over axes, which stay with size 1.
     Sum(Vec<usize>),
+    /// Maximum over axes, which stay with size 1.
+    Max(Vec<usize>),
     /// x / sqrt(mean(x²) + eps) over one axis.
     RmsNorm {
         /// The axis.
@@ -151,6 +155,24 @@ pub enum SourceOp {
         /// The kept index.
         index: usize,
     },
+    /// Keep every `stride`-th index of one axis, from `first` on.
+    Step {
+        /// The axis.
+        axis: usize,
+        /// First kept index.
+        first: usize,
+        /// Distance between kept indices.
+        stride: usize,
+    },
+    /// Keep these indices of one axis, in this order.
+    Gather {
+        /// The axis.
+        axis: usize,
+        /// The indices.
+        entries: Vec<usize>,
+    },
+    /// The inputs one after the other along one axis.
+    Concat(usize),
     /// Anything else, by tract's name for it.
     Other(String),
 }

@@ -1,14 +1,18 @@
 //! From tract's decluttered `TypedModel` to [`SourceGraph`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tract_onnx::pb;
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::ops::array::{Gather, Slice};
+use tract_onnx::tract_core::ops::array::{Gather, Slice, TypedConcat};
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::change_axes::AxisOp;
-use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat, PaddingSpec, PoolSpec, SumPool};
+use tract_onnx::tract_core::ops::cnn::{
+    Conv, KernelFormat, MaxPool, PaddingSpec, PoolSpec, SumPool,
+};
+use tract_onnx::tract_core::ops::downsample::Downsample;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
 use tract_onnx::tract_core::ops::nn::{DataFormat, Reduce, Reducer, RmsNorm, Softmax};
@@ -34,7 +38,11 @@ pub fn load(path: &Path, bytes: &[u8]) -> Result<(SourceGraph, Reference), Compi
     if bytes.is_empty() {
         return Err(refuse("the file is empty".into()));
     }
-    let model = without_panics(|| parse(bytes)).map_err(refuse)??;
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let model = without_panics(|| parse(folder, bytes)).map_err(refuse)??;
     let graph = translate(&model)?;
     Ok((graph.0, Reference::new(model, graph.1)))
 }
@@ -69,8 +77,21 @@ pub(super) fn one_line(error: &TractError) -> String {
     }
 }
 
-fn parse(bytes: &[u8]) -> TractResult<TypedModel> {
-    let mut model = tract_onnx::onnx().model_for_read(&mut &bytes[..])?;
+fn parse(folder: &Path, bytes: &[u8]) -> TractResult<TypedModel> {
+    // Shapes that an exporter noted down may hold a symbolic batch; tract finds all shapes itself.
+    let onnx = tract_onnx::onnx()
+        .with_ignore_value_info(true)
+        .with_ignore_output_shapes(true);
+    let mut proto = onnx.proto_model_for_read(&mut &bytes[..])?;
+    name_default_values(&mut proto);
+    let parsed = onnx.parse(&proto, folder.to_str())?;
+    if !parsed.unresolved_inputs.is_empty() {
+        return Err(TractError::msg(format!(
+            "nothing computes {}",
+            parsed.unresolved_inputs.join(", ")
+        )));
+    }
+    let mut model = parsed.model;
     if model.input_outlets()?.len() != 1 {
         let found = format!("{} inputs", model.input_outlets()?.len());
         return Err(CompileError::Input { found }.into());
@@ -81,6 +102,42 @@ fn parse(bytes: &[u8]) -> TractResult<TypedModel> {
     }
     fix_batch_to_one(&mut model)?;
     model.into_typed()?.into_decluttered()
+}
+
+/// ConstantOfShape without a value means f32 zeros (ONNX); tract 0.23.9 takes f64.
+fn name_default_values(proto: &mut pb::ModelProto) {
+    let nodes = proto.graph.iter_mut().flat_map(|g| &mut g.node);
+    for node in nodes.filter(|n| n.op_type == "ConstantOfShape" && n.attribute.is_empty()) {
+        let zero = pb::TensorProto {
+            dims: vec![1],
+            data_type: pb::tensor_proto::DataType::Float as i32,
+            float_data: vec![0.0],
+            ..Default::default()
+        };
+        node.attribute.push(pb::AttributeProto {
+            name: "value".into(),
+            r#type: pb::attribute_proto::AttributeType::Tensor as i32,
+            t: Some(zero),
+            ..Default::default()
+        });
+    }
+}
+
+/// The files beside an ONNX file that hold its weights (large models keep them apart), in the order of their names.
+pub fn weight_files(path: &Path, bytes: &[u8]) -> Vec<PathBuf> {
+    let proto = without_panics(|| tract_onnx::onnx().proto_model_for_read(&mut &bytes[..]));
+    let Ok(Ok(proto)) = proto else {
+        return vec![];
+    };
+    let tensors = proto.graph.iter().flat_map(|g| &g.initializer);
+    let entries = tensors.flat_map(|t| &t.external_data);
+    let mut files: Vec<PathBuf> = entries
+        .filter(|entry| entry.key == "location")
+        .map(|entry| path.with_file_name(&entry.value))
+        .collect();
+    files.sort();
+    files.dedup();
+    files
 }
 
 /// A symbolic or unknown first dimension of the image is the batch: this runtime's batch is 1.
@@ -201,6 +258,9 @@ fn translate_op(model: &TypedModel, node: &TypedNode) -> Option<SourceOp> {
     if let Some(op) = node.op_as::<SumPool>() {
         return sum_pool(model, node, op);
     }
+    if let Some(op) = node.op_as::<MaxPool>() {
+        return max_pool(model, node, op);
+    }
     if let Some(op) = node.op_as::<EinSum>() {
         return einsum(op);
     }
@@ -211,7 +271,11 @@ fn translate_op(model: &TypedModel, node: &TypedNode) -> Option<SourceOp> {
         return unary(&op.0.name()).map(SourceOp::Unary);
     }
     if let Some(op) = node.op_as::<Reduce>() {
-        return matches!(op.reducer, Reducer::Sum).then(|| SourceOp::Sum(op.axes.to_vec()));
+        return match op.reducer {
+            Reducer::Sum => Some(SourceOp::Sum(op.axes.to_vec())),
+            Reducer::Max => Some(SourceOp::Max(op.axes.to_vec())),
+            _ => None,
+        };
     }
     if let Some(op) = node.op_as::<RmsNorm>() {
         let eps = f64::from(
@@ -240,40 +304,65 @@ fn translate_op(model: &TypedModel, node: &TypedNode) -> Option<SourceOp> {
         });
     }
     if let Some(op) = node.op_as::<Gather>() {
-        return select(model, node, op.axis);
+        return gather(model, node, op.axis);
+    }
+    if let Some(op) = node.op_as::<TypedConcat>() {
+        return Some(SourceOp::Concat(op.axis));
+    }
+    if let Some(op) = node.op_as::<Downsample>() {
+        return Some(SourceOp::Step {
+            axis: op.axis,
+            first: op.modulo,
+            stride: usize::try_from(op.stride).ok()?,
+        });
     }
     axis_op(node.op_as::<AxisOp>()?)
 }
 
-/// A gather by one constant index, as `kv[0]` is exported; negative indices count from the end.
-fn select(model: &TypedModel, node: &TypedNode, axis: usize) -> Option<SourceOp> {
+/// A gather by constant indices: one, as `kv[0]` is exported, or a list; negative ones count from the end.
+fn gather(model: &TypedModel, node: &TypedNode, axis: usize) -> Option<SourceOp> {
     let [data, index] = *node.inputs.as_slice() else {
         return None;
     };
     let index = model.outlet_fact(index).ok()?.konst.clone()?;
-    if index.rank() != 0 {
-        return None;
-    }
-    let index = *index
-        .cast_to::<i64>()
-        .ok()?
-        .view()
-        .as_slice::<i64>()
-        .ok()?
-        .first()?;
     let size = *model
         .outlet_fact(data)
         .ok()?
         .shape
         .as_concrete()?
         .get(axis)?;
-    let index = if index < 0 {
-        index.checked_add(i64::try_from(size).ok()?)?
-    } else {
-        index
+    let entry = |index: &i64| {
+        let index = if *index < 0 {
+            index.checked_add(i64::try_from(size).ok()?)?
+        } else {
+            *index
+        };
+        usize::try_from(index).ok().filter(|i| *i < size)
     };
-    let index = usize::try_from(index).ok().filter(|i| *i < size)?;
-    Some(SourceOp::Select { axis, index })
+    let numbers = index.cast_to::<i64>().ok()?;
+    let numbers = numbers.view();
+    let entries: Vec<usize> = numbers
+        .as_slice::<i64>()
+        .ok()?
+        .iter()
+        .map(entry)
+        .collect::<Option<_>>()?;
+    match (index.rank(), entries.as_slice()) {
+        (0, [index]) => Some(SourceOp::Select {
+            axis,
+            index: *index,
+        }),
+        (1, _) => Some(SourceOp::Gather { axis, entries }),
+        // Every entry in its place: only the shape changes.
+        (_, all) if all.iter().enumerate().all(|(i, e)| i == *e) && all.len() == size => {
+            Some(SourceOp::Reshape {
+                at: axis,
+                from: vec![size],
+                to: index.shape().to_vec(),
+            })
+        }
+        _ => None,
+    }
 }
 
 fn axis_op(op: &AxisOp) -> Option<SourceOp> {
@@ -354,6 +443,13 @@ fn sum_pool(model: &TypedModel, node: &TypedNode, op: &SumPool) -> Option<Source
         window,
         average: op.normalize,
     })
+}
+
+fn max_pool(model: &TypedModel, node: &TypedNode, op: &MaxPool) -> Option<SourceOp> {
+    if op.with_index_outputs.is_some() {
+        return None;
+    }
+    window(model, node, &op.pool_spec, op.pool_spec.input_channels).map(SourceOp::MaxPool)
 }
 
 /// A window over two spatial axes, without dilation.

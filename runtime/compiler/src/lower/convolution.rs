@@ -13,7 +13,7 @@ impl Lowering<'_> {
         node: &SourceNode,
         spec: &ConvSpec,
     ) -> Outcome {
-        let (value, view) = self.activation(node, 0)?;
+        let (value, view) = self.whole_value(node, 0)?;
         let weights = self.constant(node, 1)?;
         let bias = self.constant(node, 2)?;
         let [oc, ic, kh, kw] = *weights.shape.as_slice() else {
@@ -63,7 +63,7 @@ impl Lowering<'_> {
         window: &ConvSpec,
         average: bool,
     ) -> Outcome {
-        let (value, view) = self.activation(node, 0)?;
+        let (value, view) = self.whole_value(node, 0)?;
         let channels = self.values[value].channels;
         let geometry = self.geometry(node, window, value, &view)?;
         let taps = geometry.kernel[0] * geometry.kernel[1];
@@ -74,6 +74,15 @@ impl Lowering<'_> {
             bias: vec![0.0; channels],
             epilogue: Epilogue::default(),
         };
+        Ok(self.emit_map(id, node, window, kind, (value, channels), &geometry))
+    }
+
+    /// Maximum under a window.
+    pub(super) fn max_pool(&mut self, id: NodeId, node: &SourceNode, window: &ConvSpec) -> Outcome {
+        let (value, view) = self.whole_value(node, 0)?;
+        let channels = self.values[value].channels;
+        let geometry = self.geometry(node, window, value, &view)?;
+        let kind = Kind::MaxPool(geometry);
         Ok(self.emit_map(id, node, window, kind, (value, channels), &geometry))
     }
 

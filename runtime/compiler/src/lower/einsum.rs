@@ -1,36 +1,38 @@
-//! Matrix products: linear layers and the two products of attention.
+//! Matrix products: linear layers here, the two products of attention in `attention`.
 //!
 //! An EinSum names each axis by a letter. What it is follows from where the letters occur, whatever their order: a letter
-//! that is not in the output is summed over, one that is in both inputs and the output is a head, one of a single input is
+//! that is not in the output is summed over, one that is in both inputs and the output is a head or a group, one of a single input is
 //! a row of that input (or, for a constant, an output channel).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::state::{Known, Operand, Role, Scores};
-use super::{Lowering, Outcome, as_map, channel_axis};
-use crate::frontend::{NodeId, SourceNode, Tensor};
-use crate::ir::{AttentionShape, Epilogue, Kind, Op, ValueId};
+use super::rowwise::{RowOp, shows_rows};
+use super::seen::{Seen, split};
+use super::state::Known;
+use super::{Lowering, Outcome, channel_axis};
+use crate::frontend::{Binary, NodeId, SourceNode, SourceOp, Tensor};
+use crate::ir::{Epilogue, Geometry, Kind, ValueId};
 use crate::view::{Factor, View};
 
-/// One activation of a product of activations.
-struct Side {
-    value: ValueId,
-    view: View,
-    letters: Vec<char>,
-    factor: f64,
+/// One activation of a product.
+pub(super) struct Side {
+    pub(super) seen: Seen,
+    pub(super) letters: Vec<char>,
+    pub(super) factor: f64,
 }
 
 impl Side {
     /// The dimension a letter names; empty when it has size 1 or does not occur.
-    fn dim(&self, letter: char) -> &[Factor] {
+    pub(super) fn dim(&self, letter: char) -> &[Factor] {
         self.letters
             .iter()
             .position(|l| *l == letter)
-            .map_or(&[], |i| &self.view.dims[i])
+            .map_or(&[], |i| &self.seen.view.dims[i])
     }
 
     /// The letters of axes larger than 1.
-    fn real_letters(&self) -> impl Iterator<Item = char> + '_ {
+    pub(super) fn real_letters(&self) -> impl Iterator<Item = char> + '_ {
         self.letters
             .iter()
             .copied()
@@ -53,12 +55,35 @@ impl Lowering<'_> {
             (Known::Const(_), Known::Const(_)) => {
                 Err("a product of two constants is not supported".into())
             }
+            (Known::Const(_), _) | (_, Known::Const(_)) if self.makes_attention(id) => {
+                self.scores(node, left, right, output)
+            }
             (_, Known::Const(w)) => self.linear(id, node, (0, left), (&w, right), output),
             (Known::Const(w), _) => self.linear(id, node, (1, right), (&w, left), output),
             (Known::Probs(p), _) => self.attention(id, node, &p, left, (1, right), output),
             (_, Known::Probs(p)) => self.attention(id, node, &p, right, (0, left), output),
             _ => self.scores(node, left, right, output),
         }
+    }
+
+    /// Whether the product goes, through scale and bias only, to a softmax whose result is multiplied again: then it is attention
+    /// logits even when one operand is constant (constant queries).
+    fn makes_attention(&self, id: NodeId) -> bool {
+        let (mut id, mut softmax) = (id, false);
+        while let [reader] = self.readers[id].as_slice() {
+            match &self.source.nodes[*reader].op {
+                SourceOp::EinSum { .. } => return softmax,
+                SourceOp::Softmax(_) => softmax = true,
+                SourceOp::Binary(Binary::Mul | Binary::Div | Binary::Add) if !softmax => {}
+                SourceOp::MoveAxis { .. }
+                | SourceOp::AddAxis(_)
+                | SourceOp::RmAxis(_)
+                | SourceOp::Reshape { .. } => {}
+                _ => return false,
+            }
+            id = *reader;
+        }
+        false
     }
 
     /// x·W: rows are the letters of x that stay, inputs those summed over, outputs the letters only W has.
@@ -70,14 +95,12 @@ impl Lowering<'_> {
         (weights, weight_letters): (&Arc<Tensor>, &[char]),
         output: &[char],
     ) -> Outcome {
-        let (value, view) = self.activation(node, index)?;
-        let (rows, channels) = (self.values[value].rows, self.values[value].channels);
         let x = Side {
-            value,
-            view,
+            seen: self.activation(node, index)?,
             letters: letters.to_vec(),
             factor: 1.0,
         };
+        let channels = x.seen.base.channels(&self.values);
         let w_size = |l: char| {
             weight_letters
                 .iter()
@@ -89,15 +112,16 @@ impl Lowering<'_> {
         if kept.iter().any(|l| w_size(*l) > 1) {
             return Err("a different matrix per row or head (a batched product with constants) is not supported".into());
         }
-        let positions = |set: &[char]| -> Vec<usize> {
-            set.iter()
-                .filter_map(|l| x.letters.iter().position(|x| x == l))
-                .collect()
+        let cover = |set: &[char]| -> Vec<Factor> {
+            let axes = set
+                .iter()
+                .filter_map(|l| letters.iter().position(|x| x == l));
+            x.seen.view.cover(&axes.collect::<Vec<_>>())
         };
-        let row_cover = View::strided(&[(rows, channels)]).dims.concat();
-        if x.view.cover(&positions(&summed)) != channel_axis(channels)
-            || x.view.cover(&positions(&kept)) != row_cover
-            || !x.view.covers(rows * channels)
+        let rows_only = split(&cover(&kept), channels).1.is_empty();
+        if cover(&summed) != channel_axis(channels)
+            || !rows_only
+            || !shows_rows(&x.seen.view, channels)
         {
             return Err("a linear layer must sum over all channels of each row".into());
         }
@@ -110,206 +134,64 @@ impl Lowering<'_> {
         }
         let n: usize = outputs.iter().map(|l| w_size(*l)).product();
         let matrix = weight_matrix(weights, weight_letters, &x, &outputs, &summed, channels);
-        let kind = Kind::Linear {
-            weights: matrix,
-            bias: vec![0.0; n],
-            epilogue: Epilogue::default(),
-        };
-        let dims = linear_dims(output, &x, &outputs, &w_size, channels, n);
-        Ok(self.emit(id, kind, vec![value], (rows, n), View { offset: 0, dims }))
-    }
-
-    fn side(&mut self, node: &SourceNode, index: usize, letters: &[char]) -> Result<Side, String> {
-        let known = self.input(node, index)?;
-        if let Some((value, view, function)) = as_map(known)
-            && let Some(factor) = function.factor()
-        {
-            return Ok(Side {
-                value,
-                view,
-                letters: letters.to_vec(),
-                factor,
-            });
-        }
-        let (value, view) = self.activation(node, index)?;
-        Ok(Side {
-            value,
-            view,
-            letters: letters.to_vec(),
-            factor: 1.0,
-        })
-    }
-
-    /// q·kᵀ, not knowing yet which is which: the softmax axis will tell.
-    fn scores(
-        &mut self,
-        node: &SourceNode,
-        left: &[char],
-        right: &[char],
-        output: &[char],
-    ) -> Outcome {
-        let (a, b) = (self.side(node, 0, left)?, self.side(node, 1, right)?);
-        let both = |l: &char| !a.dim(*l).is_empty() && !b.dim(*l).is_empty();
-        let heads: Vec<char> = output.iter().copied().filter(both).collect();
-        let summed: Vec<char> = a.real_letters().filter(|l| !output.contains(l)).collect();
-        if summed.iter().any(|l| b.dim(*l).is_empty())
-            || b.real_letters()
-                .any(|l| !output.contains(&l) && !summed.contains(&l))
-        {
-            return Err("a product of activations must sum over an axis of both".into());
-        }
-        let (a_op, heads_n, dim) = operand(&a, &heads, &summed, output)?;
-        let (b_op, b_heads, b_dim) = operand(&b, &heads, &summed, output)?;
-        if (heads_n, dim) != (b_heads, b_dim) {
-            return Err("queries and keys differ in heads or in channels per head".into());
-        }
-        let roles = output
-            .iter()
-            .map(|l| match (a.dim(*l).is_empty(), b.dim(*l).is_empty()) {
-                (false, false) => Role::Head,
-                (false, true) => Role::A,
-                (true, false) => Role::B,
-                (true, true) => Role::One,
-            });
-        let scale = a.factor * b.factor;
-        Ok(Known::Scores(Scores {
-            a: a_op,
-            b: b_op,
-            heads: heads_n,
-            head_dim: dim,
-            scale,
-            roles: roles.collect(),
-        }))
-    }
-
-    /// Softmax over the keys.
-    pub(super) fn softmax(&mut self, node: &SourceNode, axes: &[usize]) -> Outcome {
-        let known = self.input(node, 0)?;
-        let Known::Scores(mut s) = known else {
-            return Err(format!(
-                "softmax of {} is not supported, only of attention logits",
-                known.describe()
-            ));
-        };
-        let roles: Vec<Role> = axes
-            .iter()
-            .filter_map(|a| s.roles.get(*a).copied())
-            .filter(|r| *r != Role::One)
-            .collect();
-        match roles.as_slice() {
-            [Role::B] => {}
-            [Role::A] => {
-                std::mem::swap(&mut s.a, &mut s.b);
-                for role in &mut s.roles {
-                    *role = match *role {
-                        Role::A => Role::B,
-                        Role::B => Role::A,
-                        other => other,
-                    };
-                }
-            }
-            _ => return Err("the softmax of attention must run over the keys".into()),
-        }
-        Ok(Known::Probs(s))
-    }
-
-    /// softmax(q·kᵀ)·v completes the pattern.
-    fn attention(
-        &mut self,
-        id: NodeId,
-        node: &SourceNode,
-        probs: &Scores,
-        prob_letters: &[char],
-        (index, v_letters): (usize, &[char]),
-        output: &[char],
-    ) -> Outcome {
-        let v = self.side(node, index, v_letters)?;
-        if v.factor.to_bits() != 1f64.to_bits() {
-            return Err(
-                "a scaled value operand is not supported; scale the projection instead".into(),
-            );
-        }
-        let letters = |role: Role| -> Vec<char> {
-            probs
-                .roles
-                .iter()
-                .zip(prob_letters)
-                .filter(|(r, _)| **r == role)
-                .map(|(_, l)| *l)
-                .collect()
-        };
-        let (heads, keys, queries) = (letters(Role::Head), letters(Role::B), letters(Role::A));
-        let channels: Vec<char> = v
-            .real_letters()
-            .filter(|l| !heads.contains(l) && !keys.contains(l))
-            .collect();
-        if channels.iter().any(|l| !output.contains(l)) || keys.iter().any(|l| output.contains(l)) {
-            return Err("the probabilities must be summed with the values over the keys".into());
-        }
-        // For `operand`, the keys are v's rows and its channels are the axis of stride 1.
-        let (v_op, v_heads, v_dim) = operand(&v, &heads, &channels, &keys)?;
-        if v_heads != probs.heads || v_op.rows != probs.b.rows || v_dim != probs.head_dim {
-            return Err(
-                "values must have the heads and rows of the keys and the channels of the queries"
-                    .into(),
-            );
-        }
-        let (h, d, rows) = (probs.heads, probs.head_dim, probs.a.rows);
-        let dims = output.iter().map(|l| {
-            let (size, stride) = if heads.contains(l) {
-                (h, d)
-            } else if queries.contains(l) {
-                (rows, h * d)
-            } else if channels.contains(l) {
-                (d, 1)
-            } else {
-                (1, 0)
+        if let Some((value, geometry)) = self.every_few_pixels(&x.seen) {
+            // A strided 1×1 convolution, which the parser has taken apart.
+            let kind = Kind::Conv {
+                geometry,
+                weights: matrix,
+                bias: vec![0.0; n],
+                epilogue: Epilogue::default(),
             };
-            (size, stride)
-        });
-        let view = View::strided(&dims.collect::<Vec<_>>());
-        let (q, k) = (probs.a, probs.b);
-        let operand = |o: &Operand| {
-            let channels = self.values[o.value].channels;
-            let first = o.offset / channels;
-            let step = o.row_stride / channels;
-            crate::ir::Operand {
-                value: Some(o.value),
-                channels,
-                constants: Arc::from([]),
-                column: o.offset % channels,
-                head_stride: o.head_stride,
-                rows: (0..o.rows).map(|r| (first + r * step) as u32).collect(),
-            }
-        };
-        let kind = Kind::Attention {
-            shape: AttentionShape {
-                heads: h,
-                head_dim: d,
-                groups: 1,
-                slots: 1,
-                queries: rows,
-                keys: k.rows,
+            let in_order = x.seen.in_order(&self.values).map(|seen| seen.view);
+            let view = in_order.ok_or("rows of a map in an order of their own")?;
+            let view = linear_view(&view, letters, output, &outputs, &w_size, (channels, n));
+            let rows = geometry.output[0] * geometry.output[1];
+            return Ok(self.emit(id, kind, vec![value], (rows, n), view));
+        }
+        let op = RowOp {
+            channels: n,
+            kind: &|_| Kind::Linear {
+                weights: matrix.clone(),
+                bias: vec![0.0; n],
+                epilogue: Epilogue::default(),
             },
-            q: operand(&q),
-            k: operand(&k),
-            v: operand(&v_op),
-            out: (0..rows as u32).collect(),
-            scale: probs.scale,
-            bias: None,
-            mask: None,
+            constant: &|rows| crate::eval::linear(rows, channels, &matrix, &vec![0.0; n]),
+            view: &|view| linear_view(view, letters, output, &outputs, &w_size, (channels, n)),
         };
-        let output = self.add_value(id, rows, h * d, view.clone());
-        self.ops.push(Op {
-            kind,
-            inputs: vec![q.value, k.value, v_op.value],
-            output,
-        });
-        Ok(Known::View {
-            value: output,
-            view,
-            sole: true,
-        })
+        let seen = self.row_wise(id, &x.seen, &op)?;
+        Ok(Known::View { seen, sole: true })
+    }
+}
+
+impl Lowering<'_> {
+    /// A value of which only every few pixels in both directions are looked at, in raster order.
+    fn every_few_pixels(&self, seen: &Seen) -> Option<(ValueId, Geometry)> {
+        let value = seen.as_value()?;
+        let (rows, channels) = (self.values[value].rows, self.values[value].channels);
+        let dims = seen.view.dims.iter();
+        let over: Vec<Factor> = dims.flat_map(|d| split(d, channels).0).collect();
+        let [down, across] = over.as_slice() else {
+            return None;
+        };
+        let stride = across.stride / channels;
+        let width = down.stride.checked_div(across.stride)?;
+        let height = rows.checked_div(width)?;
+        let fits = seen.view.offset == 0
+            && stride > 1
+            && across.stride == stride * channels
+            && down.stride == width * across.stride
+            && height * width == rows
+            && [down.size, across.size] == [height, width].map(|n| n.div_ceil(stride));
+        fits.then_some((
+            value,
+            Geometry {
+                input: [height, width],
+                output: [down.size, across.size],
+                kernel: [1, 1],
+                stride: [stride; 2],
+                pad: [0; 4],
+            },
+        ))
     }
 }
 
@@ -325,7 +207,7 @@ fn weight_matrix(
     // The constant, seen as a view over the matrix: an output letter steps over rows of the matrix, a summed letter over
     // the channels its axis of x covers.
     let mut row_stride = channels;
-    let mut strides = std::collections::BTreeMap::new();
+    let mut strides = BTreeMap::new();
     for letter in outputs.iter().rev() {
         let size = letters
             .iter()
@@ -350,81 +232,32 @@ fn weight_matrix(
     View { offset: 0, dims }.gather(&weights.data)
 }
 
-/// The result's dimensions over `[rows][n]`.
-fn linear_dims(
+/// The result's view over rows of `n` channels, from the operand's over rows of `channels`.
+fn linear_view(
+    view: &View,
+    letters: &[char],
     output: &[char],
-    x: &Side,
     outputs: &[char],
-    size: &impl Fn(char) -> usize,
-    channels: usize,
-    n: usize,
-) -> Vec<Vec<Factor>> {
-    let mut strides = std::collections::BTreeMap::new();
+    size: &dyn Fn(char) -> usize,
+    (channels, n): (usize, usize),
+) -> View {
+    let mut strides = BTreeMap::new();
     let mut stride = 1;
     for letter in outputs.iter().rev() {
-        strides.insert(
-            *letter,
-            vec![Factor {
-                size: size(*letter),
-                stride,
-            }],
-        );
-        stride *= size(*letter);
+        let size = size(*letter);
+        strides.insert(*letter, vec![Factor { size, stride }]);
+        stride *= size;
     }
     let row = |f: &Factor| Factor {
         size: f.size,
         stride: f.stride / channels * n,
     };
-    output
-        .iter()
-        .map(|l| {
-            strides
-                .get(l)
-                .cloned()
-                .unwrap_or_else(|| x.dim(*l).iter().map(row).collect())
-        })
-        .collect()
-}
-
-/// The strides of heads, rows and channels of one operand of attention; also the number of heads and channels per head.
-fn operand(
-    side: &Side,
-    heads: &[char],
-    summed: &[char],
-    rows: &[char],
-) -> Result<(Operand, usize, usize), String> {
-    let axis = |keep: &dyn Fn(char) -> bool, what: &str| -> Result<Option<Factor>, String> {
-        let axes: Vec<usize> = side
-            .letters
-            .iter()
-            .enumerate()
-            .filter(|(_, l)| keep(**l))
-            .map(|(i, _)| i)
-            .collect();
-        match side.view.cover(&axes).as_slice() {
-            [] => Ok(None),
-            [one] => Ok(Some(*one)),
-            _ => Err(format!(
-                "the {what} of an attention operand must be evenly spaced"
-            )),
-        }
+    let dim = |l: &char| -> Vec<Factor> {
+        let kept = || {
+            let axis = letters.iter().position(|x| x == l)?;
+            Some(view.dims[axis].iter().map(row).collect())
+        };
+        strides.get(l).cloned().or_else(kept).unwrap_or_default()
     };
-    let head = axis(&|l| heads.contains(&l), "heads")?;
-    let dim = axis(&|l| summed.contains(&l), "channels")?;
-    let row = axis(&|l| rows.contains(&l) && !heads.contains(&l), "rows")?;
-    if dim.is_some_and(|d| d.stride != 1) {
-        return Err("the channels of an attention operand must be contiguous".into());
-    }
-    let operand = Operand {
-        value: side.value,
-        offset: side.view.offset,
-        row_stride: row.map_or(0, |f| f.stride),
-        head_stride: head.map_or(0, |f| f.stride),
-        rows: row.map_or(1, |f| f.size),
-    };
-    Ok((
-        operand,
-        head.map_or(1, |f| f.size),
-        dim.map_or(1, |f| f.size),
-    ))
+    View::new(view.offset / channels * n, output.iter().map(dim).collect())
 }

@@ -1,8 +1,11 @@
-//! Element-wise nodes: per-channel constants, functions of one activation, means, residual adds.
+//! Element-wise nodes: per-channel constants, functions of one activation, sums and products of two.
+
+use std::sync::Arc;
 
 use super::expr::{self, Expr};
+use super::seen::{Part, Rows, Seen, split};
 use super::state::Known;
-use super::{Lowering, Outcome, as_map, channel_axis};
+use super::{Lowering, Outcome, as_map, single};
 use crate::frontend::{Binary, NodeId, SourceNode, Tensor, Unary};
 use crate::ir::{Epilogue, Kind, Source, ValueId};
 use crate::view::View;
@@ -10,12 +13,18 @@ use crate::view::View;
 impl Lowering<'_> {
     pub(super) fn unary(&mut self, node: &SourceNode, op: Unary) -> Outcome {
         let known = self.input(node, 0)?;
+        if let Known::Const(tensor) = known {
+            let apply = |x: &f32| Expr::X.unary(op).eval(f64::from(*x)) as f32;
+            return Ok(Known::Const(Arc::new(Tensor {
+                shape: tensor.shape.clone(),
+                data: tensor.data.iter().map(apply).collect(),
+            })));
+        }
         let what = known.describe();
-        let (value, view, function) = as_map(known)
+        let (seen, function) = as_map(known)
             .ok_or_else(|| format!("{op:?} of {what} is not supported, only of an activation"))?;
         Ok(Known::Map {
-            value,
-            view,
+            seen,
             function: function.unary(op),
         })
     }
@@ -23,21 +32,22 @@ impl Lowering<'_> {
     pub(super) fn binary(&mut self, id: NodeId, node: &SourceNode, op: Binary) -> Outcome {
         let (a, b) = (self.input(node, 0)?, self.input(node, 1)?);
         match (a, b) {
-            (Known::Const(a), Known::Const(b)) => constants(op, &a, &b),
+            (Known::Const(a), Known::Const(b)) => constants(op, &a, &b, &node.shape),
             (known, Known::Const(c)) => self.with_constant(id, node, op, known, &c, false),
             (Known::Const(c), known) => self.with_constant(id, node, op, known, &c, true),
             (
-                Known::View { value, view, .. },
+                Known::View { seen, .. },
                 Known::RowMean {
-                    value: of,
+                    seen: of,
+                    cover,
                     view: mean,
                 },
-            ) if op == Binary::Sub => self.centered(value, view, of, &mean),
+            ) if op == Binary::Sub => self.centered(seen, &of, cover, &mean),
             (a, b) => self.two_activations(id, node, op, a, b),
         }
     }
 
-    /// An operand that is constant: a factor, an addend per channel, or a number inside a scalar function.
+    /// An operand that is constant: a factor, an addend per channel or per element, or a number inside a scalar function.
     fn with_constant(
         &mut self,
         id: NodeId,
@@ -53,103 +63,143 @@ impl Lowering<'_> {
             (sum @ Known::Sum { .. }, Some(c)) if op == Binary::Div && !constant_first => {
                 self.mean(id, sum, 1.0 / c)
             }
-            (Known::Scores(mut s), Some(c)) if op == Binary::Mul => {
-                s.scale *= f64::from(c);
-                Ok(Known::Scores(s))
-            }
-            (Known::Scores(mut s), Some(c)) if op == Binary::Div && !constant_first => {
-                s.scale /= f64::from(c);
-                Ok(Known::Scores(s))
-            }
-            (Known::View { value, view, sole }, _)
-                if sole
-                    && self.fold_vector(id, node, op, value, &view, constant, constant_first) =>
+            (Known::Scores(mut s), Some(c))
+                if op == Binary::Mul || (op == Binary::Div && !constant_first) =>
             {
-                Ok(Known::View { value, view, sole })
+                let c = f64::from(if op == Binary::Mul { c } else { 1.0 / c });
+                s.scale *= c;
+                for addend in &mut s.addends {
+                    addend
+                        .data
+                        .iter_mut()
+                        .for_each(|x| *x = (f64::from(*x) * c) as f32);
+                }
+                Ok(Known::Scores(s))
+            }
+            (Known::Scores(s), _) if op == Binary::Add => self.add_to_scores(s, constant),
+            (Known::View { seen, sole }, number) => {
+                let same_shape = seen.view.shape() == node.shape;
+                let vector = channel_constant(op, constant, constant_first)
+                    .filter(|_| same_shape)
+                    .and_then(|(op, c)| {
+                        let channels = seen.base.channels(&self.values);
+                        Some((op, per_channel(&seen.view, &c, channels)?))
+                    });
+                if let Some((op, vector)) = &vector {
+                    let own = match (sole, number) {
+                        (true, _) => Some(seen.clone()),
+                        (false, None) => self.normalised_again(&seen),
+                        // A number is more likely a piece of an activation function.
+                        (false, Some(_)) => None,
+                    };
+                    if let Some(seen) = own.and_then(|own| self.fold(id, &own, *op, vector)) {
+                        return Ok(Known::View { seen, sole: true });
+                    }
+                }
+                match (number, vector) {
+                    (Some(c), _) => map_with(op, seen, Expr::X, c, constant_first),
+                    (None, Some((op, vector))) => Ok(Known::View {
+                        seen: self.scale(id, &seen, op, &vector)?,
+                        sole: true,
+                    }),
+                    _ => self.constant_rows(id, &seen, op, constant, same_shape),
+                }
             }
             (known, Some(c)) => {
                 let what = known.describe();
-                let (value, view, function) = as_map(known)
+                let (seen, function) = as_map(known)
                     .ok_or_else(|| format!("{op:?} of {what} and a number is not supported"))?;
-                let c = Expr::Const(f64::from(c));
-                let function = if constant_first {
-                    c.binary(op, function)
-                } else {
-                    function.binary(op, c)
-                };
-                Ok(Known::Map {
-                    value,
-                    view,
-                    function,
-                })
+                map_with(op, seen, function, c, constant_first)
+            }
+            (Known::Map { .. }, None) => {
+                let seen = self.activation(node, usize::from(constant_first))?;
+                let view = Known::View { seen, sole: true };
+                self.with_constant(id, node, op, view, constant, constant_first)
             }
             (known, None) => Err(format!(
-                "{op:?} of {} and a constant of shape {:?} is supported only per channel, right after a convolution, linear or \
-                 layer norm",
+                "{op:?} of {} and a constant of shape {:?} is not supported",
                 known.describe(),
                 constant.shape
             )),
         }
     }
 
-    /// Folds a per-channel constant into the layer before; false when it does not fit.
-    #[allow(clippy::too_many_arguments)] // the pieces of one pattern
-    fn fold_vector(
+    /// Adds a constant that differs from row to row (a position embedding), or per channel where no layer before can take it in.
+    fn constant_rows(
         &mut self,
         id: NodeId,
-        node: &SourceNode,
+        seen: &Seen,
         op: Binary,
-        value: ValueId,
-        view: &View,
         constant: &Tensor,
-        constant_first: bool,
-    ) -> bool {
-        let mut constant = constant.clone();
-        let op = match op {
-            Binary::Add | Binary::Mul => op,
-            Binary::Sub if !constant_first => {
-                constant.data.iter_mut().for_each(|c| *c = -*c);
-                Binary::Add
-            }
-            Binary::Div if !constant_first => {
-                constant.data.iter_mut().for_each(|c| *c = 1.0 / *c);
-                Binary::Mul
-            }
-            _ => return false,
+        same_shape: bool,
+    ) -> Outcome {
+        let refuse = || {
+            format!(
+                "{op:?} of an activation and a constant of shape {:?} is supported only per channel, right after a convolution, linear \
+                 or layer norm; Add also per element",
+                constant.shape
+            )
         };
-        let (rows, channels) = (self.values[value].rows, self.values[value].channels);
-        let same_shape = view.shape() == node.shape;
-        let Some(vector) = per_channel(view, &constant, channels)
-            .filter(|_| same_shape && view.covers(rows * channels))
-        else {
-            return false;
+        let sign = match op {
+            Binary::Add => 1.0,
+            Binary::Sub => -1.0,
+            _ => return Err(refuse()),
         };
-        if !self.fold(value, op, &vector) {
-            return false;
+        let seen = self.compact(seen.clone()).ok_or_else(refuse)?;
+        if !same_shape || !seen.is_whole(&self.values) {
+            return Err(refuse());
         }
-        self.values[value].source = Some(Source {
-            node: id,
-            view: view.clone(),
-            rows: None,
-        });
-        true
+        let full = broadcast(constant, &seen.view.shape()).ok_or_else(refuse)?;
+        let channels = seen.base.channels(&self.values);
+        let rows = seen.base.rows(&self.values);
+        let mut matrix = vec![0.0; rows.index.len() * channels];
+        for (x, offset) in full.iter().zip(seen.view.offsets()) {
+            matrix[offset] = sign * x;
+        }
+        let alone = single(&seen.base).is_some();
+        let mut parts = vec![];
+        for (number, part) in rows.parts.iter().enumerate() {
+            let len = match part {
+                Part::Constant(data) => data.len() / channels,
+                Part::Value(value) => self.values[*value].rows,
+            };
+            let list = rows.source_rows(number, 0, len).ok_or_else(refuse)?;
+            let mut data = vec![0.0; len * channels];
+            for ((p, row), addend) in rows.index.iter().zip(matrix.chunks(channels)) {
+                if *p as usize == number {
+                    data[*row as usize * channels..][..channels].copy_from_slice(addend);
+                }
+            }
+            parts.push(match part {
+                Part::Constant(c) => {
+                    Part::Constant(c.iter().zip(&data).map(|(a, b)| a + b).collect())
+                }
+                Part::Value(value) => {
+                    let source = Some(Source {
+                        node: id,
+                        view: seen.view.clone(),
+                        rows: (!alone).then_some(list),
+                    });
+                    let output = self.add_value(id, (len, channels), source);
+                    Part::Value(self.push(Kind::AddConstant(data.into()), vec![*value], output))
+                }
+            });
+        }
+        let rows = Rows {
+            channels,
+            parts,
+            index: rows.index.clone(),
+        };
+        Ok(Known::View {
+            seen: Seen {
+                base: rows.into_base(&self.values),
+                view: seen.view,
+            },
+            sole: true,
+        })
     }
 
-    fn centered(&self, value: ValueId, view: View, of: ValueId, mean: &View) -> Outcome {
-        let channels = self.values[value].channels;
-        let mut expected = view.clone();
-        for dim in &mut expected.dims {
-            if *dim == channel_axis(channels) {
-                dim.clear();
-            }
-        }
-        if value != of || expected != *mean {
-            return Err("a mean may only be subtracted from the tensor it was taken of".into());
-        }
-        Ok(Known::Centered { value, view })
-    }
-
-    /// Two operands that both depend on the image: one function of one tensor (as in x·Φ(x)), or a residual add.
+    /// Two operands that both depend on the image: one function of one tensor (as in x·Φ(x)), a sum or a product.
     fn two_activations(
         &mut self,
         id: NodeId,
@@ -159,38 +209,388 @@ impl Lowering<'_> {
         b: Known,
     ) -> Outcome {
         let what = format!("{op:?} of {} and {}", a.describe(), b.describe());
-        let (Some((va, view_a, fa)), Some((vb, view_b, fb))) = (as_map(a), as_map(b)) else {
+        let (Some((seen_a, fa)), Some((seen_b, fb))) = (as_map(a), as_map(b)) else {
             return Err(format!("{what} is not supported"));
         };
         let one_function =
-            va == vb && view_a == view_b && !(fa == Expr::X && fb == Expr::X && op == Binary::Add);
+            seen_a == seen_b && !(fa == Expr::X && fb == Expr::X && op == Binary::Add);
         if one_function {
             return Ok(Known::Map {
-                value: va,
-                view: view_a,
+                seen: seen_a,
                 function: fa.binary(op, fb),
             });
         }
-        if op != Binary::Add {
-            return Err(format!(
-                "{what}, different tensors, is not supported; only Add is"
-            ));
+        match op {
+            Binary::Add => self.sum_of(id, node, 1.0),
+            Binary::Sub => self.sum_of(id, node, -1.0),
+            Binary::Mul => self.product_of(id, node),
+            _ => Err(format!(
+                "{what}, different tensors, is not supported; only sums and products are"
+            )),
         }
-        let (va, view_a) = self.activation(node, 0)?;
-        let (vb, view_b) = self.activation(node, 1)?;
-        let (rows, channels) = (self.values[va].rows, self.values[va].channels);
-        let same = rows == self.values[vb].rows
-            && channels == self.values[vb].channels
-            && view_a == view_b;
-        if !same || !view_a.covers(rows * channels) {
-            return Err("a residual add needs two tensors of one shape and layout".into());
+    }
+
+    /// An operand of a sum: an activation times a number.
+    fn term(&mut self, node: &SourceNode, index: usize) -> Result<(Seen, f64), String> {
+        if let Some((seen, function)) = as_map(self.input(node, index)?)
+            && let Some(factor) = function.factor()
+        {
+            return Ok((seen, factor));
         }
-        let kind = Kind::Add {
-            factors: [1.0; 2],
+        Ok((self.activation(node, index)?, 1.0))
+    }
+
+    fn sum_of(&mut self, id: NodeId, node: &SourceNode, sign: f64) -> Outcome {
+        let (a, fa) = self.term(node, 0)?;
+        let (b, fb) = self.term(node, 1)?;
+        let factors = [fa, sign * fb];
+        if let (Some(va), Some(vb)) = (a.as_value(), b.as_value())
+            && a.view == b.view
+            && a.is_whole(&self.values)
+            && b.is_whole(&self.values)
+        {
+            let (rows, channels) = (self.values[va].rows, self.values[va].channels);
+            return Ok(self.emit(id, add(factors), vec![va, vb], (rows, channels), a.view));
+        }
+        self.sum_by_parts(id, &a, &b, factors)
+    }
+
+    /// A sum of tensors that are put together from parts: one sum for each run of rows that meet.
+    fn sum_by_parts(&mut self, id: NodeId, a: &Seen, b: &Seen, factors: [f64; 2]) -> Outcome {
+        let refuse =
+            || "a sum needs two tensors of one shape whose rows follow each other".to_string();
+        let channels = a.base.channels(&self.values);
+        let (a, b) = match (a.in_order(&self.values), b.in_order(&self.values)) {
+            (Some(a), Some(b)) => (a, b),
+            _ => return Err(refuse()),
+        };
+        if a.view != b.view
+            || channels != b.base.channels(&self.values)
+            || !a.view.covers(a.base.len(&self.values) * channels)
+            || a.base.len(&self.values) != b.base.len(&self.values)
+        {
+            return Err(refuse());
+        }
+        let (rows_a, rows_b) = (a.base.rows(&self.values), b.base.rows(&self.values));
+        let meetings = meetings(&rows_a, &rows_b).ok_or_else(refuse)?;
+        let mut parts = vec![];
+        let mut index = vec![(0, 0); rows_a.index.len()];
+        for (number, m) in meetings.iter().enumerate() {
+            for (place, row) in m.places.iter().zip(0..) {
+                index[*place] = (number as u32, row);
+            }
+            let mut list = vec![Source::OTHER; index.len()];
+            m.places.iter().zip(0..).for_each(|(p, row)| list[*p] = row);
+            let source = Source {
+                node: id,
+                view: a.view.clone(),
+                rows: Some(list.into()),
+            };
+            let pieces = [
+                self.run_of(
+                    &rows_a.parts[m.parts.0],
+                    m.first.0,
+                    m.places.len(),
+                    channels,
+                ),
+                self.run_of(
+                    &rows_b.parts[m.parts.1],
+                    m.first.1,
+                    m.places.len(),
+                    channels,
+                ),
+            ];
+            parts.push(self.sum_of_runs(id, pieces, factors, source));
+        }
+        let rows = Rows {
+            channels,
+            parts,
+            index,
+        };
+        Ok(Known::View {
+            seen: Seen {
+                base: rows.into_base(&self.values),
+                view: a.view,
+            },
+            sole: true,
+        })
+    }
+
+    /// Rows `first..first + len` of a part.
+    fn run_of(&mut self, part: &Part, first: usize, len: usize, channels: usize) -> Part {
+        match part {
+            Part::Constant(data) => {
+                Part::Constant(data[first * channels..][..len * channels].into())
+            }
+            Part::Value(v) if first == 0 && len == self.values[*v].rows => Part::Value(*v),
+            Part::Value(v) => Part::Value(self.slice(*v, first, len)),
+        }
+    }
+
+    fn sum_of_runs(
+        &mut self,
+        id: NodeId,
+        pieces: [Part; 2],
+        [fa, fb]: [f64; 2],
+        source: Source,
+    ) -> Part {
+        let times = |data: &[f32], f: f64| -> Vec<f32> {
+            data.iter().map(|x| (f64::from(*x) * f) as f32).collect()
+        };
+        let (kind, inputs) = match pieces {
+            [Part::Constant(a), Part::Constant(b)] => {
+                let (a, b) = (times(&a, fa), times(&b, fb));
+                return Part::Constant(a.iter().zip(b).map(|(a, b)| a + b).collect());
+            }
+            [Part::Value(a), Part::Value(b)] => (add([fa, fb]), vec![a, b]),
+            [Part::Value(v), Part::Constant(c)] | [Part::Constant(c), Part::Value(v)]
+                if fa == 1.0 && fb == 1.0 =>
+            {
+                (Kind::AddConstant(c), vec![v])
+            }
+            [Part::Value(v), Part::Constant(c)] => {
+                return self.scaled_sum(id, (v, fa), times(&c, fb), source);
+            }
+            [Part::Constant(c), Part::Value(v)] => {
+                return self.scaled_sum(id, (v, fb), times(&c, fa), source);
+            }
+        };
+        let size = (self.values[inputs[0]].rows, self.values[inputs[0]].channels);
+        let output = self.add_value(id, size, Some(source));
+        Part::Value(self.push(kind, inputs, output))
+    }
+
+    /// f·v + c.
+    fn scaled_sum(
+        &mut self,
+        id: NodeId,
+        (value, factor): (ValueId, f64),
+        constant: Vec<f32>,
+        source: Source,
+    ) -> Part {
+        let size = (self.values[value].rows, self.values[value].channels);
+        let scaled = self.add_value(id, size, None);
+        let function = Expr::Const(factor).binary(Binary::Mul, Expr::X);
+        self.push(Kind::Activate(function), vec![value], scaled);
+        let output = self.add_value(id, size, Some(source));
+        Part::Value(self.push(Kind::AddConstant(constant.into()), vec![scaled], output))
+    }
+
+    /// A product of a whole tensor and another of the same size or with fewer rows, which are repeated.
+    fn product_of(&mut self, id: NodeId, node: &SourceNode) -> Outcome {
+        let (a, b) = (self.activation(node, 0)?, self.activation(node, 1)?);
+        let (full, other) = if a.view.shape() == node.shape {
+            (a, b)
+        } else {
+            (b, a)
+        };
+        let refuse = || {
+            "a product of two activations needs one tensor of the result's shape and one that has the same channels, or the \
+             same for several rows"
+                .to_string()
+        };
+        let (value, view) = self.as_whole(full).ok_or_else(refuse)?;
+        let (rows, channels) = (self.values[value].rows, self.values[value].channels);
+        let meets = self
+            .rows_met(&Seen::value(value, view.clone()), &other)
+            .ok_or_else(refuse)?;
+        let kind = Kind::Mul {
+            column: meets.column,
+            rows: meets.rows,
             epilogue: Epilogue::default(),
         };
-        Ok(self.emit(id, kind, vec![va, vb], (rows, channels), view_a))
+        Ok(self.emit(id, kind, vec![value, meets.value], (rows, channels), view))
     }
+
+    /// For each row of the whole value `full`, the row of `other` that broadcasting puts over it.
+    fn rows_met(&self, full: &Seen, other: &Seen) -> Option<Met> {
+        let (channels, width) = (
+            full.base.channels(&self.values),
+            other.base.channels(&self.values),
+        );
+        if full.view.dims.len() != other.view.dims.len() {
+            return None;
+        }
+        let mut pairs = vec![(0, other.view.offset / width * width)];
+        for (f, o) in full.view.dims.iter().zip(&other.view.dims) {
+            let ((f_over, f_inside), (o_over, o_inside)) = (split(f, channels), split(o, width));
+            let size = |d: &[crate::view::Factor]| d.iter().map(|f| f.size).product::<usize>();
+            if f_inside != o_inside || (!o_over.is_empty() && size(&f_over) != size(&o_over)) {
+                return None;
+            }
+            let offsets = |d: Vec<crate::view::Factor>| {
+                View {
+                    offset: 0,
+                    dims: vec![d],
+                }
+                .offsets()
+            };
+            let (f_offsets, o_offsets) = (offsets(f_over), offsets(o_over));
+            let step = |i: usize| o_offsets.get(i).copied().unwrap_or(0);
+            pairs = pairs
+                .iter()
+                .flat_map(|(a, b)| {
+                    let step = &step;
+                    f_offsets
+                        .iter()
+                        .enumerate()
+                        .map(move |(i, o)| (a + o, b + step(i)))
+                })
+                .collect();
+        }
+        let list = other.base.rows(&self.values);
+        let mut value = None;
+        let mut rows = vec![0; self.values[single(&full.base)?].rows];
+        for (a, b) in pairs {
+            let (part, row) = *list.index.get(b / width)?;
+            let Part::Value(v) = list.parts[part as usize] else {
+                return None;
+            };
+            if *value.get_or_insert(v) != v {
+                return None;
+            }
+            *rows.get_mut(a / channels)? = row;
+        }
+        Some(Met {
+            value: value?,
+            column: other.view.offset % width,
+            rows: rows.into(),
+        })
+    }
+
+    /// Softmax over two alternatives, as a gate is written: σ(difference), with the difference taken of the layer's weights.
+    pub(super) fn gate(&mut self, _: NodeId, node: &SourceNode, axes: &[usize]) -> Outcome {
+        let known = self.input(node, 0)?;
+        let refuse = || {
+            format!(
+                "softmax of {} is not supported, only of attention logits, of the model's output, and over two alternatives of a linear layer",
+                known.describe()
+            )
+        };
+        let Known::View { seen, sole: true } = &known else {
+            return Err(refuse());
+        };
+        let cover = seen.view.cover(axes);
+        let (Some(value), [factor]) = (seen.as_value(), cover.as_slice()) else {
+            return Err(refuse());
+        };
+        let channels = self.values[value].channels;
+        let layer = self.ops.iter_mut().rev().find(|op| op.output == value);
+        let Some(Kind::Linear {
+            weights,
+            bias,
+            epilogue,
+        }) = layer.map(|op| &mut op.kind)
+        else {
+            return Err(refuse());
+        };
+        if factor.size != 2 || factor.stride * 2 > channels || *epilogue != Epilogue::default() {
+            return Err(refuse());
+        }
+        let depth = weights.len() / channels;
+        let (old_weights, old_bias) = (weights.clone(), bias.clone());
+        for c in 0..channels {
+            let second = c / factor.stride % 2 == 1;
+            let other = if second {
+                c - factor.stride
+            } else {
+                c + factor.stride
+            };
+            bias[c] -= old_bias[other];
+            let row = &old_weights[other * depth..][..depth];
+            weights[c * depth..][..depth]
+                .iter_mut()
+                .zip(row)
+                .for_each(|(w, o)| *w -= o);
+        }
+        self.values[value].source = None;
+        Ok(Known::Map {
+            seen: seen.clone(),
+            function: Expr::X.unary(Unary::Sigmoid),
+        })
+    }
+}
+
+/// Where a broadcast operand of a product lies.
+struct Met {
+    value: ValueId,
+    column: usize,
+    rows: Arc<[u32]>,
+}
+
+/// Rows of two matrices that meet in a sum, one part of each.
+struct Meeting {
+    parts: (usize, usize),
+    /// First rows in the parts; the others follow.
+    first: (usize, usize),
+    /// The rows' places in the tensor, in the order of the parts' rows.
+    places: Vec<usize>,
+}
+
+/// Sorts rows that meet by the parts they are of; `None` unless they follow each other in both parts.
+fn meetings(a: &Rows, b: &Rows) -> Option<Vec<Meeting>> {
+    let mut by_parts = std::collections::BTreeMap::<_, Vec<_>>::new();
+    for (place, ((pa, ra), (pb, rb))) in a.index.iter().zip(&b.index).enumerate() {
+        let rows = by_parts.entry((*pa as usize, *pb as usize)).or_default();
+        rows.push((*ra as usize, *rb as usize, place));
+    }
+    let mut out = vec![];
+    for (parts, mut rows) in by_parts {
+        rows.sort_unstable();
+        let (first_a, first_b, _) = rows[0];
+        let in_step = rows
+            .iter()
+            .enumerate()
+            .all(|(i, (ra, rb, _))| (*ra, *rb) == (first_a + i, first_b + i));
+        if !in_step {
+            return None;
+        }
+        out.push(Meeting {
+            parts,
+            first: (first_a, first_b),
+            places: rows.iter().map(|(_, _, place)| *place).collect(),
+        });
+    }
+    Some(out)
+}
+
+fn add(factors: [f64; 2]) -> Kind {
+    Kind::Add {
+        factors,
+        epilogue: Epilogue::default(),
+    }
+}
+
+fn map_with(op: Binary, seen: Seen, function: Expr, c: f32, constant_first: bool) -> Outcome {
+    let c = Expr::Const(f64::from(c));
+    let function = if constant_first {
+        c.binary(op, function)
+    } else {
+        function.binary(op, c)
+    };
+    Ok(Known::Map { seen, function })
+}
+
+/// The operation with a constant, as an addition or a multiplication.
+fn channel_constant(
+    op: Binary,
+    constant: &Tensor,
+    constant_first: bool,
+) -> Option<(Binary, Tensor)> {
+    let mut constant = constant.clone();
+    let op = match op {
+        Binary::Add | Binary::Mul => op,
+        Binary::Sub if !constant_first => {
+            constant.data.iter_mut().for_each(|c| *c = -*c);
+            Binary::Add
+        }
+        Binary::Div if !constant_first => {
+            constant.data.iter_mut().for_each(|c| *c = 1.0 / *c);
+            Binary::Mul
+        }
+        _ => return None,
+    };
+    Some((op, constant))
 }
 
 /// `Some(c)` when every element is c.
@@ -203,24 +603,35 @@ fn uniform(tensor: &Tensor) -> Option<f32> {
         .then_some(first)
 }
 
-fn constants(op: Binary, a: &Tensor, b: &Tensor) -> Outcome {
-    let apply = |x: f32, y: f32| expr::binary(op, f64::from(x), f64::from(y)) as f32;
-    let (shape, data) = match (uniform(a), uniform(b)) {
-        _ if a.shape == b.shape => (
-            a,
-            a.data
-                .iter()
-                .zip(&b.data)
-                .map(|(x, y)| apply(*x, *y))
-                .collect::<Vec<_>>(),
-        ),
-        (_, Some(c)) => (a, a.data.iter().map(|x| apply(*x, c)).collect()),
-        (Some(c), _) => (b, b.data.iter().map(|y| apply(c, *y)).collect()),
-        _ => return Err("broadcasting between two constants is not supported".into()),
+/// A tensor repeated along its axes of size 1 to `shape`.
+fn broadcast(tensor: &Tensor, shape: &[usize]) -> Option<Vec<f32>> {
+    if tensor.shape.len() != shape.len() {
+        return None;
+    }
+    let mut at = vec![0];
+    for (size, wanted) in tensor.shape.iter().zip(shape) {
+        if size != wanted && *size != 1 {
+            return None;
+        }
+        let step = usize::from(size == wanted);
+        at = at
+            .iter()
+            .flat_map(|base| (0..*wanted).map(move |i| base * size + i * step))
+            .collect();
+    }
+    at.into_iter()
+        .map(|i| tensor.data.get(i).copied())
+        .collect()
+}
+
+fn constants(op: Binary, a: &Tensor, b: &Tensor, shape: &[usize]) -> Outcome {
+    let (Some(x), Some(y)) = (broadcast(a, shape), broadcast(b, shape)) else {
+        return Err("the shapes of two constants do not fit".into());
     };
-    Ok(Known::Const(std::sync::Arc::new(Tensor {
-        shape: shape.shape.clone(),
-        data,
+    let apply = |(x, y): (&f32, &f32)| expr::binary(op, f64::from(*x), f64::from(*y)) as f32;
+    Ok(Known::Const(Arc::new(Tensor {
+        shape: shape.to_vec(),
+        data: x.iter().zip(&y).map(apply).collect(),
     })))
 }
 

@@ -1,40 +1,48 @@
 //! Recognises whole layers in the decluttered graph, by structure and never by name.
 //!
-//! One pass in topological order gives every source node a meaning (`Known`): a constant, a view of an IR value,
-//! or a piece of a pattern that is not complete yet (a row mean, centred rows, attention logits). Layers come out where a
+//! One pass in topological order gives every source node a meaning (`Known`): a constant, an activation (a view of rows of IR values,
+//! `seen`), or a piece of a pattern that is not complete yet (a row mean, centred rows, attention logits). Layers come out where a
 //! pattern completes:
 //!
 //! | seen | becomes |
 //! |---|---|
 //! | Conv with constant weights | `Conv`, `Depthwise`, or `Linear` for 1×1 |
-//! | SumPool | `Depthwise` with weights that are all alike |
+//! | SumPool, MaxPool | `Depthwise` with weights that are all alike; `MaxPool` |
 //! | EinSum of an activation and a constant | `Linear` (weights permuted to `[out][in]`) |
-//! | Sum over channels ·1/n → Sub → RmsNorm | `LayerNorm` |
-//! | EinSum of two activations → (scale) → Softmax → EinSum with a third | `Attention` |
+//! | Sum over channels ·1/n → Sub → RmsNorm | `LayerNorm`; over several rows put side by side: `LayerNorm` with a gather; over everything: `GroupNorm` |
+//! | EinSum of two activations → (scale, bias, mask) → Softmax → EinSum with a third | `Attention` |
 //! | element-wise chains of one activation | `Activate` (a table; [`expr`]) |
 //! | Add or Mul with a per-channel constant | folded into the layer before |
-//! | Sum over all rows ·1/n | `MeanPool` |
-//! | Add of two activations | `Add` |
+//! | Add of a constant that varies over rows | `AddConstant` |
+//! | Sum over all rows ·1/n, maximum over all rows | `MeanPool`, `MaxPool` |
+//! | Add of two activations, Mul of two | `Add`, `Mul` |
 //!
-//! Reshapes, transposes and slices only change views ([`crate::view`]). `fuse` then moves activations, residual adds and
-//! the pooled head into the ops before them. A node that fits nothing is reported with its shapes and what would fit; all of
-//! them come in one error.
+//! Reshapes, transposes and slices only change views ([`crate::view`]); concatenations, gathers and cyclic shifts only change the list
+//! of rows a view lies over. `fuse` then moves activations, residual adds and the pooled head into the ops before them. A
+//! node that fits nothing is reported with its shapes and what would fit; all of them come in one error.
 
+mod attention;
 mod convolution;
 mod einsum;
 mod elementwise;
 pub mod expr;
 mod fuse;
+mod logits;
+mod norm;
+mod reduce;
+mod rowwise;
+mod seen;
 mod state;
 
 use std::sync::Arc;
 
 use crate::error::{CompileError, UnsupportedNode};
-use crate::frontend::{Binary, NodeId, SourceGraph, SourceNode, SourceOp, Tensor};
-use crate::ir::{Epilogue, Graph, Kind, Op, Source, Value, ValueId};
+use crate::frontend::{NodeId, SourceGraph, SourceNode, SourceOp, Tensor};
+use crate::ir::{Graph, Kind, Op, Source, Value, ValueId};
 use crate::view::{Factor, View};
 use expr::Expr;
-use state::{Known, Role};
+use seen::{Base, Seen};
+use state::Known;
 
 /// Lowers a decluttered model to layers.
 ///
@@ -45,6 +53,7 @@ pub fn lower(source: &SourceGraph) -> Result<Graph, CompileError> {
     let (input, image, view) = image_value(source)?;
     let mut lowering = Lowering {
         source,
+        readers: readers(source),
         known: vec![],
         values: vec![input],
         ops: vec![],
@@ -53,8 +62,7 @@ pub fn lower(source: &SourceGraph) -> Result<Graph, CompileError> {
     for (id, node) in source.nodes.iter().enumerate() {
         let known = if id == source.input {
             Ok(Known::View {
-                value: 0,
-                view: view.clone(),
+                seen: Seen::value(0, view.clone()),
                 sole: true,
             })
         } else {
@@ -90,6 +98,17 @@ pub fn lower(source: &SourceGraph) -> Result<Graph, CompileError> {
     Ok(graph)
 }
 
+/// The nodes that read each node.
+fn readers(source: &SourceGraph) -> Vec<Vec<NodeId>> {
+    let mut readers = vec![vec![]; source.nodes.len()];
+    for (id, node) in source.nodes.iter().enumerate() {
+        for input in &node.inputs {
+            readers[*input].push(id);
+        }
+    }
+    readers
+}
+
 /// Value 0: the image.
 fn image_value(source: &SourceGraph) -> Result<(Value, [usize; 2], View), CompileError> {
     let node = &source.nodes[source.input];
@@ -122,6 +141,8 @@ fn image_value(source: &SourceGraph) -> Result<(Value, [usize; 2], View), Compil
 /// The walk's state. Methods of the submodules each complete one kind of pattern; their errors are the reason a user reads.
 struct Lowering<'a> {
     source: &'a SourceGraph,
+    /// The nodes that read each node.
+    readers: Vec<Vec<NodeId>>,
     known: Vec<Known>,
     values: Vec<Value>,
     ops: Vec<Op>,
@@ -139,24 +160,29 @@ impl Lowering<'_> {
             // An operation that is never supported is reported even behind another one.
             SourceOp::Input | SourceOp::Other(_) => Err(
                 "not an operation of the supported set (convolution, linear, layer norm, attention, element-wise \
-                 functions, residual add, mean pooling, reshape, transpose, slice)"
+                 functions, sums and products, pooling, reshape, transpose, slice, concatenation, gather)"
                     .into(),
             ),
             _ if lost => Ok(Known::Lost),
             SourceOp::Const(tensor) => Ok(Known::Const(Arc::clone(tensor))),
             SourceOp::Conv(spec) => self.convolution(id, node, spec),
             SourceOp::SumPool { window, average } => self.sum_pool(id, node, window, *average),
+            SourceOp::MaxPool(window) => self.max_pool(id, node, window),
             SourceOp::EinSum { inputs, output } => self.einsum(id, node, inputs, output),
             SourceOp::Binary(op) => self.binary(id, node, *op),
             SourceOp::Unary(op) => self.unary(node, *op),
             SourceOp::Sum(axes) => self.sum(node, axes),
-            SourceOp::RmsNorm { axis, eps } => self.layer_norm(id, node, *axis, *eps),
-            SourceOp::Softmax(axes) => self.softmax(node, axes),
+            SourceOp::Max(axes) => self.maximum(id, node, axes),
+            SourceOp::RmsNorm { axis, eps } => self.norm(id, node, *axis, *eps),
+            SourceOp::Softmax(axes) => self.softmax(id, node, axes),
+            SourceOp::Concat(axis) => self.concat(id, node, *axis),
             SourceOp::MoveAxis { .. }
             | SourceOp::AddAxis(_)
             | SourceOp::RmAxis(_)
             | SourceOp::Reshape { .. }
             | SourceOp::Select { .. }
+            | SourceOp::Step { .. }
+            | SourceOp::Gather { .. }
             | SourceOp::Slice { .. } => self.axes(node),
         }
     }
@@ -174,41 +200,42 @@ impl Lowering<'_> {
         Ok(known)
     }
 
-    /// The `index`-th input as a view of a value; a pending element-wise function becomes an op.
-    fn activation(&mut self, node: &SourceNode, index: usize) -> Result<(ValueId, View), String> {
+    /// The `index`-th input as an activation; a pending element-wise function becomes an op.
+    fn activation(&mut self, node: &SourceNode, index: usize) -> Result<Seen, String> {
         match self.input(node, index)? {
-            Known::View { value, view, .. } => Ok((value, view)),
-            Known::Map {
-                value,
-                view,
-                function,
-            } => {
+            Known::View { seen, .. } => Ok(seen),
+            Known::Map { seen, function } => {
                 let id = node.inputs[index];
-                let old = &self.values[value];
-                let (rows, channels) = (old.rows, old.channels);
-                if !view.covers(rows * channels) {
-                    return Err(
-                        "an element-wise function of a part of a tensor is not supported".into(),
-                    );
-                }
-                let output = self.add_value(id, rows, channels, view.clone());
-                self.ops.push(Op {
-                    kind: Kind::Activate(function),
-                    inputs: vec![value],
-                    output,
-                });
+                let seen = self.activate(id, &seen, &function)?;
                 self.known[id] = Known::View {
-                    value: output,
-                    view: view.clone(),
+                    seen: seen.clone(),
                     sole: false,
                 };
-                Ok((output, view))
+                Ok(seen)
             }
             other => Err(format!(
                 "input {index} is {} where an activation is expected",
                 other.describe()
             )),
         }
+    }
+
+    /// The `index`-th input as a whole value in raster order; a run of rows of a value becomes a slice.
+    fn whole_value(&mut self, node: &SourceNode, index: usize) -> Result<(ValueId, View), String> {
+        let seen = self.activation(node, index)?;
+        self.as_whole(seen)
+            .ok_or_else(|| "the operand must be rows of one tensor that follow each other".into())
+    }
+
+    fn as_whole(&mut self, seen: Seen) -> Option<(ValueId, View)> {
+        if let Some(value) = seen.as_value()
+            && seen.is_whole(&self.values)
+        {
+            return Some((value, seen.view));
+        }
+        let seen = self.compact(seen)?;
+        let value = seen.as_value()?;
+        seen.is_whole(&self.values).then_some((value, seen.view))
     }
 
     fn constant(&self, node: &SourceNode, index: usize) -> Result<Arc<Tensor>, String> {
@@ -221,20 +248,30 @@ impl Lowering<'_> {
         }
     }
 
-    /// A new value computed by source node `id`.
-    fn add_value(&mut self, id: NodeId, rows: usize, channels: usize, view: View) -> ValueId {
+    /// A new value of that size; `id` names it, and computes it if `source` says how.
+    fn add_value(
+        &mut self,
+        id: NodeId,
+        (rows, channels): (usize, usize),
+        source: Option<Source>,
+    ) -> ValueId {
         let name = self.source.nodes[id].name.clone();
         self.values.push(Value {
             name,
             rows,
             channels,
-            source: Some(Source {
-                node: id,
-                view,
-                rows: None,
-            }),
+            source,
         });
         self.values.len() - 1
+    }
+
+    fn push(&mut self, kind: Kind, inputs: Vec<ValueId>, output: ValueId) -> ValueId {
+        self.ops.push(Op {
+            kind,
+            inputs,
+            output,
+        });
+        output
     }
 
     /// Adds an op whose result node `id` sees through `view`.
@@ -246,193 +283,121 @@ impl Lowering<'_> {
         size: (usize, usize),
         view: View,
     ) -> Known {
-        let output = self.add_value(id, size.0, size.1, view.clone());
-        self.ops.push(Op {
-            kind,
-            inputs,
-            output,
+        let source = Some(Source {
+            node: id,
+            view: view.clone(),
+            rows: None,
         });
+        let output = self.add_value(id, size, source);
+        self.push(kind, inputs, output);
         Known::View {
-            value: output,
-            view,
+            seen: Seen::value(output, view),
             sole: true,
         }
     }
 
-    /// Reshape, transpose, slice: data stays, views move.
+    /// Reshape, transpose, slice, gather: data stays, views and lists of rows change.
     fn axes(&self, node: &SourceNode) -> Outcome {
-        let fail = || "this reshape, transpose or slice would have to move data".to_string();
-        let known = self.input(node, 0)?;
-        Ok(match known {
+        let fail =
+            || "this reshape, transpose, slice or gather would have to move data".to_string();
+        let moved = |seen: &Seen| self.moved_seen(seen, &node.op).ok_or_else(fail);
+        let moved_view = |view: &View| moved_view(view, &node.op).ok_or_else(fail);
+        Ok(match self.input(node, 0)? {
             Known::Const(tensor) => Known::Const(Arc::new(
                 moved_constant(&tensor, &node.op).ok_or_else(fail)?,
             )),
-            Known::View { value, view, sole } => Known::View {
-                value,
-                view: moved(&view, &node.op).ok_or_else(fail)?,
+            Known::View { seen, sole } => Known::View {
+                seen: moved(&seen)?,
                 sole,
             },
-            Known::Map {
-                value,
-                view,
-                function,
-            } => Known::Map {
-                value,
-                view: moved(&view, &node.op).ok_or_else(fail)?,
+            Known::Map { seen, function } => Known::Map {
+                seen: moved(&seen)?,
                 function,
             },
-            Known::RowMean { value, view } => Known::RowMean {
-                value,
-                view: moved(&view, &node.op).ok_or_else(fail)?,
+            Known::Sum { seen, cover, view } => Known::Sum {
+                seen,
+                cover,
+                view: moved_view(&view)?,
             },
-            Known::Centered { value, view } => Known::Centered {
-                value,
-                view: moved(&view, &node.op).ok_or_else(fail)?,
+            Known::RowMean { seen, cover, view } => Known::RowMean {
+                seen,
+                cover,
+                view: moved_view(&view)?,
             },
-            Known::Sum { value, view, cover } => Known::Sum {
-                value,
-                view: moved(&view, &node.op).ok_or_else(fail)?,
+            Known::Centered { seen, cover } => Known::Centered {
+                seen: Seen {
+                    view: moved_view(&seen.view)?,
+                    base: seen.base,
+                },
                 cover,
             },
-            Known::Scores(mut s) => {
-                s.roles = moved_roles(s.roles, &node.op).ok_or_else(fail)?;
-                Known::Scores(s)
+            Known::Scores(s) => {
+                Known::Scores(attention::moved_scores(s, &node.op).ok_or_else(fail)?)
             }
-            Known::Probs(mut s) => {
-                s.roles = moved_roles(s.roles, &node.op).ok_or_else(fail)?;
-                Known::Probs(s)
-            }
+            Known::Probs(s) => Known::Probs(attention::moved_scores(s, &node.op).ok_or_else(fail)?),
             Known::Lost => Known::Lost,
         })
     }
 
-    /// Sum over axes: of channels (half of a mean) or of rows (half of a pooling).
-    fn sum(&mut self, node: &SourceNode, axes: &[usize]) -> Outcome {
-        let (value, mut view) = self.activation(node, 0)?;
-        let cover = view.cover(axes);
-        for axis in axes {
-            view.dims[*axis].clear();
+    /// The tensor after an operation on its axes: by its view alone, or else by a new list of rows.
+    fn moved_seen(&self, seen: &Seen, op: &SourceOp) -> Option<Seen> {
+        if let SourceOp::Gather { axis, entries } = op {
+            return seen.gather(*axis, entries, &self.values);
         }
-        Ok(Known::Sum { value, view, cover })
+        if let Some(view) = moved_view(&seen.view, op) {
+            return Some(Seen {
+                base: seen.base.clone(),
+                view,
+            });
+        }
+        let seen = seen.in_order(&self.values)?;
+        let view = moved_view(&seen.view, op)?;
+        Some(Seen {
+            base: seen.base,
+            view,
+        })
     }
 
-    /// A sum times 1/n: the mean of each row, or the mean over all rows.
-    fn mean(&mut self, id: NodeId, sum: Known, factor: f32) -> Outcome {
-        let Known::Sum { value, view, cover } = sum else {
-            return Err("not a sum".into());
-        };
-        let (rows, channels) = (self.values[value].rows, self.values[value].channels);
-        let n: usize = cover.iter().map(|f| f.size).product();
-        if (f64::from(factor) * n as f64 - 1.0).abs() > 1e-5 {
-            return Err(format!("a sum of {n} times {factor} is not a mean"));
-        }
-        if cover == channel_axis(channels) {
-            return Ok(Known::RowMean { value, view });
-        }
-        if cover
-            == [Factor {
-                size: rows,
-                stride: channels,
-            }]
-        {
-            return Ok(self.emit(id, Kind::MeanPool, vec![value], (1, channels), view));
-        }
-        Err("only means over all channels of a row or over all rows are supported".into())
-    }
-
-    /// RmsNorm of centred rows is a layer norm; gamma and beta are folded in when their Mul and Add come by.
-    fn layer_norm(&mut self, id: NodeId, node: &SourceNode, axis: usize, eps: f64) -> Outcome {
-        let Known::Centered { value, view } = self.input(node, 0)? else {
-            return Err(
-                "a normalisation without mean subtraction (RMSNorm) is not supported".into(),
-            );
-        };
-        let (rows, channels) = (self.values[value].rows, self.values[value].channels);
-        if view.cover(&[axis]) != channel_axis(channels) || !view.covers(rows * channels) {
-            return Err("layer normalisation must run over the channels of each row".into());
-        }
-        let kind = Kind::LayerNorm {
-            eps,
-            gamma: vec![1.0; channels],
-            beta: vec![0.0; channels],
-            gather: None,
-        };
-        Ok(self.emit(id, kind, vec![value], (rows, channels), view))
-    }
-
-    /// Multiplies or adds a per-channel constant into the layer that made `value`, if its kind can take it.
-    fn fold(&mut self, value: ValueId, op: Binary, by: &[f32]) -> bool {
-        let Some(layer) = self.ops.iter_mut().rev().find(|o| o.output == value) else {
-            return false;
-        };
-        let fold = |x: &mut f32, c: f32| if op == Binary::Add { *x += c } else { *x *= c };
-        match &mut layer.kind {
-            Kind::Conv {
-                weights,
-                bias,
-                epilogue,
-                ..
-            }
-            | Kind::Linear {
-                weights,
-                bias,
-                epilogue,
-            } if *epilogue == Epilogue::default() => {
-                if op == Binary::Mul {
-                    let depth = weights.len() / by.len().max(1);
-                    weights
-                        .chunks_mut(depth.max(1))
-                        .zip(by)
-                        .for_each(|(row, c)| row.iter_mut().for_each(|w| *w *= c));
+    /// Concatenation: a list of the operands' rows. Constants among them (class tokens, window tokens) stay constant.
+    fn concat(&mut self, id: NodeId, node: &SourceNode, axis: usize) -> Outcome {
+        let mut constants = vec![];
+        let mut seen = vec![];
+        let mut all_sole = true;
+        for index in 0..node.inputs.len() {
+            match self.input(node, index)? {
+                Known::Const(tensor) => {
+                    constants.push((index, tensor));
+                    seen.push(None);
                 }
-                bias.iter_mut().zip(by).for_each(|(b, c)| fold(b, *c));
-            }
-            Kind::Depthwise {
-                weights,
-                bias,
-                epilogue,
-                ..
-            } if *epilogue == Epilogue::default() => {
-                if op == Binary::Mul {
-                    weights
-                        .chunks_mut(by.len())
-                        .for_each(|tap| tap.iter_mut().zip(by).for_each(|(w, c)| *w *= c));
+                known => {
+                    all_sole &= matches!(known, Known::View { sole: true, .. });
+                    seen.push(Some(self.activation(node, index)?));
                 }
-                bias.iter_mut().zip(by).for_each(|(b, c)| fold(b, *c));
             }
-            Kind::LayerNorm { gamma, beta, .. } => {
-                if op == Binary::Mul {
-                    gamma.iter_mut().zip(by).for_each(|(g, c)| *g *= c);
-                }
-                beta.iter_mut().zip(by).for_each(|(b, c)| fold(b, *c));
-            }
-            _ => return false,
         }
-        true
-    }
-
-    /// The model's output as one row of logits.
-    fn logits(&mut self) -> Result<ValueId, CompileError> {
-        let id = self.source.output;
-        let refuse = |found: &str| CompileError::Output {
-            found: found.to_string(),
+        let fail = || {
+            "a concatenation is supported of rows (or of whole channel axes) of the same number of channels"
+                .to_string()
         };
-        let node = SourceNode {
-            name: String::new(),
-            op_name: String::new(),
-            op: SourceOp::Input,
-            inputs: vec![id],
-            shape: vec![],
-            uses: 0,
+        let Some(like) = seen.iter().flatten().next().cloned() else {
+            let tensors: Vec<_> = constants.iter().map(|(_, t)| t.as_ref()).collect();
+            return Ok(Known::Const(Arc::new(concat_constants(
+                &tensors,
+                axis,
+                &node.shape,
+            ))));
         };
-        let (value, view) = self
-            .activation(&node, 0)
-            .map_err(|reason| refuse(&reason))?;
-        let v = &self.values[value];
-        if v.rows != 1 || !view.covers(v.channels) {
-            return Err(refuse(&format!("{:?}", self.source.nodes[id].shape)));
+        let channels = like.base.channels(&self.values);
+        for (index, tensor) in constants {
+            seen[index] = Some(Seen::constant(&tensor, &like.view, channels).ok_or_else(fail)?);
         }
-        Ok(value)
+        let pieces: Vec<Seen> = seen.into_iter().flatten().collect();
+        let seen = Seen::concat(&pieces, axis, &self.values).ok_or_else(fail)?;
+        let seen = self.united(id, seen);
+        Ok(Known::View {
+            seen,
+            sole: all_sole,
+        })
     }
 }
 
@@ -441,13 +406,18 @@ fn channel_axis(channels: usize) -> Vec<Factor> {
     View::strided(&[(channels, 1)]).dims.concat()
 }
 
-fn moved(view: &View, op: &SourceOp) -> Option<View> {
+fn moved_view(view: &View, op: &SourceOp) -> Option<View> {
     match op {
         SourceOp::MoveAxis { from, to } => view.move_axis(*from, *to),
         SourceOp::AddAxis(axis) => view.add_axis(*axis),
         SourceOp::RmAxis(axis) => view.remove_axis(*axis),
         SourceOp::Reshape { at, from, to } => view.reshape(*at, from.len(), to),
         SourceOp::Slice { axis, start, end } => view.slice(*axis, *start, *end),
+        SourceOp::Step {
+            axis,
+            first,
+            stride,
+        } => view.step(*axis, *first, *stride),
         SourceOp::Select { axis, index } => {
             view.slice(*axis, *index, index + 1)?.remove_axis(*axis)
         }
@@ -455,68 +425,65 @@ fn moved(view: &View, op: &SourceOp) -> Option<View> {
     }
 }
 
-fn moved_constant(tensor: &Tensor, op: &SourceOp) -> Option<Tensor> {
+fn row_major(shape: &[usize]) -> View {
     let mut stride = 1;
     let mut dims: Vec<(usize, usize)> = vec![];
-    for size in tensor.shape.iter().rev() {
+    for size in shape.iter().rev() {
         dims.insert(0, (*size, stride));
         stride *= size;
     }
-    let view = moved(&View::strided(&dims), op)?;
+    View::strided(&dims)
+}
+
+fn moved_constant(tensor: &Tensor, op: &SourceOp) -> Option<Tensor> {
+    if let SourceOp::Gather { axis, entries } = op {
+        let n = *tensor.shape.get(*axis)?;
+        let inner: usize = tensor.shape[axis + 1..].iter().product();
+        let block = |outer: &[f32]| -> Option<Vec<f32>> {
+            let picked = entries
+                .iter()
+                .map(|e| outer.get(e * inner..(e + 1) * inner));
+            Some(picked.collect::<Option<Vec<_>>>()?.concat())
+        };
+        let data = tensor.data.chunks((n * inner).max(1)).map(block);
+        let mut shape = tensor.shape.clone();
+        shape[*axis] = entries.len();
+        let data = data.collect::<Option<Vec<_>>>()?.concat();
+        return Some(Tensor { shape, data });
+    }
+    let view = moved_view(&row_major(&tensor.shape), op)?;
     Some(Tensor {
         shape: view.shape(),
         data: view.scatter(&tensor.data),
     })
 }
 
-fn moved_roles(mut roles: Vec<Role>, op: &SourceOp) -> Option<Vec<Role>> {
-    match op {
-        SourceOp::MoveAxis { from, to } if *from < roles.len() && *to < roles.len() => {
-            let role = roles.remove(*from);
-            roles.insert(*to, role);
-        }
-        SourceOp::AddAxis(axis) if *axis <= roles.len() => roles.insert(*axis, Role::One),
-        SourceOp::RmAxis(axis) if roles.get(*axis) == Some(&Role::One) => {
-            roles.remove(*axis);
-        }
-        SourceOp::Reshape { at, from, to } => {
-            let kept: Vec<Role> = roles
-                .get(*at..at + from.len())?
-                .iter()
-                .copied()
-                .filter(|r| *r != Role::One)
-                .collect();
-            let sizes = |s: &[usize]| s.iter().copied().filter(|s| *s > 1).collect::<Vec<_>>();
-            if sizes(from) != sizes(to) || kept.len() != sizes(to).len() {
-                return None;
-            }
-            let mut kept = kept.into_iter();
-            let new: Vec<Role> = to
-                .iter()
-                .map(|s| {
-                    if *s > 1 {
-                        kept.next().unwrap_or(Role::One)
-                    } else {
-                        Role::One
-                    }
-                })
-                .collect();
-            roles.splice(*at..at + from.len(), new);
-        }
-        _ => return None,
+fn concat_constants(tensors: &[&Tensor], axis: usize, shape: &[usize]) -> Tensor {
+    let outer: usize = shape.iter().take(axis).product();
+    let block = |t: &Tensor, i: usize| {
+        let len = t.data.len() / outer.max(1);
+        t.data[i * len..][..len].to_vec()
+    };
+    let data = (0..outer).flat_map(|i| tensors.iter().flat_map(move |t| block(t, i)));
+    Tensor {
+        shape: shape.to_vec(),
+        data: data.collect(),
     }
-    Some(roles)
 }
 
-/// Helper for element-wise nodes: a pending function of a view.
-fn as_map(known: Known) -> Option<(ValueId, View, Expr)> {
+/// Helper for element-wise nodes: a pending function of an activation.
+fn as_map(known: Known) -> Option<(Seen, Expr)> {
     match known {
-        Known::View { value, view, .. } => Some((value, view, Expr::X)),
-        Known::Map {
-            value,
-            view,
-            function,
-        } => Some((value, view, function)),
+        Known::View { seen, .. } => Some((seen, Expr::X)),
+        Known::Map { seen, function } => Some((seen, function)),
         _ => None,
+    }
+}
+
+/// True when the matrix is one value.
+fn single(base: &Base) -> Option<ValueId> {
+    match base {
+        Base::Value(v) => Some(*v),
+        Base::Rows(_) => None,
     }
 }

@@ -3,41 +3,51 @@
 use std::sync::Arc;
 
 use super::expr::Expr;
+use super::seen::{Base, Seen};
 use crate::frontend::Tensor;
-use crate::ir::ValueId;
 use crate::view::{Factor, View};
 
-/// What one dimension of a score matrix stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// Size 1.
-    One,
-    /// Heads.
-    Head,
-    /// Rows of the first operand of the product.
-    A,
-    /// Rows of the second.
-    B,
+/// One operand of a product of activations: where its groups, rows, heads and channels lie.
+#[derive(Debug, Clone)]
+pub(super) struct Half {
+    pub(super) base: Base,
+    /// Row of the matrix, `[groups][len]`.
+    pub(super) rows: Vec<u32>,
+    pub(super) len: usize,
+    pub(super) column: usize,
+    pub(super) head_stride: usize,
 }
 
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Operand {
-    pub(super) value: ValueId,
-    pub(super) offset: usize,
-    pub(super) row_stride: usize,
-    pub(super) head_stride: usize,
-    pub(super) rows: usize,
+/// A constant that is added to attention logits.
+#[derive(Debug, Clone)]
+pub(super) struct Addend {
+    /// Whether it varies over groups, heads, rows of the first operand, rows of the second.
+    pub(super) varies: [bool; 4],
+    /// Dense over the dimensions it varies over, in that order.
+    pub(super) data: Vec<f32>,
 }
 
 /// The product of two activations over their channels: attention logits before the softmax.
 #[derive(Debug, Clone)]
 pub(super) struct Scores {
-    pub(super) a: Operand,
-    pub(super) b: Operand,
+    pub(super) a: Half,
+    pub(super) b: Half,
+    pub(super) groups: usize,
     pub(super) heads: usize,
     pub(super) head_dim: usize,
     pub(super) scale: f64,
-    pub(super) roles: Vec<Role>,
+    pub(super) addends: Vec<Addend>,
+    /// How the tensor lies over the space `[groups][heads][rows of a][rows of b]`.
+    pub(super) view: View,
+    /// The keys are the rows of the second operand.
+    pub(super) keys_are_b: bool,
+}
+
+impl Scores {
+    /// Sizes of the space that `view` lies over.
+    pub(super) fn space(&self) -> [usize; 4] {
+        [self.groups, self.heads, self.a.len, self.b.len]
+    }
 }
 
 /// The meaning found for a source node's output.
@@ -45,31 +55,27 @@ pub(super) struct Scores {
 pub(super) enum Known {
     /// A constant.
     Const(Arc<Tensor>),
-    /// A value of the IR, seen through a view. `sole`: no other node reads anything between the value's op and here.
-    View {
-        value: ValueId,
-        view: View,
-        sole: bool,
-    },
-    /// A scalar function of such a view, not yet an op.
-    Map {
-        value: ValueId,
-        view: View,
-        function: Expr,
-    },
-    /// Sums of such a view over `cover`.
+    /// An activation. `sole`: no other node reads anything between the op that computes it and here.
+    View { seen: Seen, sole: bool },
+    /// A scalar function of an activation, not yet an op.
+    Map { seen: Seen, function: Expr },
+    /// Sums of `seen` over the elements of `cover`; `view` is that of the result, summed axes having no factors.
     Sum {
-        value: ValueId,
-        view: View,
+        seen: Seen,
         cover: Vec<Factor>,
+        view: View,
     },
-    /// Means of each row over all channels.
-    RowMean { value: ValueId, view: View },
-    /// The view minus its row means.
-    Centered { value: ValueId, view: View },
+    /// Means over all channels of a row (or several rows, or all), as `Sum`.
+    RowMean {
+        seen: Seen,
+        cover: Vec<Factor>,
+        view: View,
+    },
+    /// An activation minus its means over `cover`.
+    Centered { seen: Seen, cover: Vec<Factor> },
     /// Attention logits.
     Scores(Scores),
-    /// Softmax of attention logits; the keys are on role B.
+    /// Softmax of attention logits over the keys.
     Probs(Scores),
     /// Depends on a node that could not be lowered, which has been reported.
     Lost,
