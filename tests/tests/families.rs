@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
+use vitlet_compiler::ir::Kind;
 use vitlet_compiler::{Model, Normalisation};
 use vitlet_tests::exact::every_kernel;
 use vitlet_tests::{calibrate, compile, files, image, json_lines, noise, program, samples, spread};
@@ -19,10 +20,25 @@ const LOWERING: f64 = 1e-4;
 const FAMILIES: [&str; 4] = ["tiny_pvt", "tiny_sepvit", "tiny_swin", "tiny_dualvit"];
 /// Networks that the compiler must refuse.
 const REFUSED: [&str; 1] = ["unsupported"];
-/// Least SQNR of the logits, in dB.
-const OUTPUT_SQNR: f64 = 20.0;
-/// Least SQNR of any layer, in dB.
-const LAYER_SQNR: f64 = 10.0;
+/// Least SQNR in dB of the logits and of the lowest layer, by how a network's name begins; the first that fits counts. These are two
+/// to three dB below what was measured: ranges differ a little by machine, because tract's kernels do. Random weights and maps of
+/// eight channels are harder than trained networks. One floor for all would be of little use: Swin without its mask still has 18.5 dB
+/// at the output, but 5.9 dB in an attention.
+const FLOORS: [(&str, f64, f64); 12] = [
+    ("tiny_pvt", 28.0, 24.0),
+    ("tiny_sepvit", 33.0, 26.0),
+    ("tiny_swin", 37.0, 30.0),
+    // Its few semantic tokens are means of many pixels: small numbers that a layer norm makes large again, noise included.
+    ("tiny_dualvit_no_aux", 15.0, 9.0),
+    ("tiny_dualvit", 22.0, 21.0),
+    ("tiny_convnext", 19.0, 19.0),
+    ("tiny_efficientnet_lite", 33.0, 19.0),
+    ("tiny_mobilenetv2", 26.0, 17.0),
+    ("tiny_twins", 34.0, 25.0),
+    ("tiny_vit", 30.0, 29.0),
+    ("tiny_resnet", 20.0, 15.0),
+    ("tiny_mobilevitv2", 20.0, 15.0),
+];
 const CALIBRATED: usize = 16;
 const COMPARED: usize = 8;
 const TRACED: usize = 2;
@@ -75,6 +91,15 @@ impl Tiny {
         std::fs::write(&path, &*bytes)?;
         Ok((model, path))
     }
+}
+
+/// Additions of the means over all rows: they are no multiplications of the network, but the plan takes them as a convolution with
+/// weights of one.
+fn sums(model: &Model) -> u64 {
+    let graph = model.graph();
+    let means = graph.ops.iter().filter(|op| op.kind == Kind::MeanPool);
+    let rows = means.flat_map(|op| op.inputs.iter().map(|input| &graph.values[*input]));
+    rows.map(|value| (value.rows * value.channels) as u64).sum()
 }
 
 /// Does something with every network, and reports all that fail.
@@ -137,16 +162,10 @@ fn plans_are_integers_in_place_and_count_the_same_work() -> Result<()> {
         let inspected = inspected.first().context("inspect prints nothing")?;
         let count = |field: &str| inspected[field].as_u64().context(field.to_owned());
         let (macs, copies) = (count("macs")?, count("copies")?);
-        // An activation that no other layer took in is one multiplication a number in the plan.
-        let activations = model
-            .layers()
-            .into_iter()
-            .filter(|l| l.kind == "activation");
-        let activations: usize = activations.map(|l| l.rows * l.channels).sum();
-        let wanted = model.macs() + activations as u64;
         ensure!(
-            macs == wanted,
-            "{macs} MACs in the plan, {wanted} in the model"
+            macs == model.macs() + sums(&model),
+            "{macs} MACs in the plan, {} in the model",
+            model.macs()
         );
         ensure!(
             count("float_ops")? == 0,
@@ -222,9 +241,11 @@ fn int8_follows_f32() -> Result<()> {
             lowest["name"],
             compared["left_out"]
         );
+        let floor = FLOORS.iter().find(|f| tiny.name.starts_with(f.0));
+        let (_, floor, layer_floor) = floor.context("FLOORS has no such network")?;
         ensure!(
-            ratio(output) >= OUTPUT_SQNR && ratio(lowest) >= LAYER_SQNR,
-            "{line}"
+            ratio(output) >= *floor && ratio(lowest) >= *layer_floor,
+            "{line}; at least {floor} and {layer_floor} dB are wanted"
         );
         Ok(line)
     })
