@@ -189,6 +189,9 @@ impl Lowering<'_> {
             if id == self.source.output {
                 return Ok(known);
             }
+            if let Some(probs) = self.column_softmax(&known, axes) {
+                return Ok(Known::Probs(probs));
+            }
             return self.gate(id, node, axes);
         };
         let [_, _, a, b] = s.space();
@@ -202,6 +205,127 @@ impl Lowering<'_> {
             return Err("the softmax of attention must run over the keys".into());
         }
         Ok(Known::Probs(s))
+    }
+
+    /// Softmax over rows of one channel: attention whose logits are there already (MobileViTv2's separable attention). They are the keys, of
+    /// one channel, and the query is the constant 1.
+    fn column_softmax(&self, known: &Known, axes: &[usize]) -> Option<Scores> {
+        let (seen, function) = as_map(known.clone())?;
+        let channels = seen.base.channels(&self.values);
+        let dims = &seen.view.dims;
+        if dims.iter().any(|d| !split(d, channels).1.is_empty()) {
+            return None;
+        }
+        let (mut groups, mut keys) = (vec![seen.view.offset / channels * channels], vec![0]);
+        for (axis, dim) in dims.iter().enumerate() {
+            let list = if axes.contains(&axis) {
+                &mut keys
+            } else {
+                &mut groups
+            };
+            *list = steps(list, dim);
+        }
+        let rows = groups
+            .iter()
+            .flat_map(|g| keys.iter().map(move |k| ((g + k) / channels) as u32));
+        let (mut group, mut key) = (groups.len(), keys.len());
+        let view = dims.iter().enumerate().map(|(axis, dim)| {
+            let size = dim.iter().map(|f| f.size).product();
+            let left = if axes.contains(&axis) {
+                &mut key
+            } else {
+                &mut group
+            };
+            *left /= size;
+            let below = if axes.contains(&axis) { 1 } else { keys.len() };
+            vec![Factor {
+                size,
+                stride: *left * below,
+            }]
+        });
+        let view = View::new(0, view.collect());
+        let one = Rows {
+            channels: 1,
+            parts: vec![Part::Constant(Arc::from([1.0]))],
+            index: vec![(0, 0)],
+        };
+        Some(Scores {
+            a: Half {
+                base: Base::Rows(Arc::new(one)),
+                rows: vec![0; groups.len()],
+                len: 1,
+                column: 0,
+                head_stride: 0,
+            },
+            b: Half {
+                base: seen.base.clone(),
+                rows: rows.collect(),
+                len: keys.len(),
+                column: seen.view.offset % channels,
+                head_stride: 0,
+            },
+            groups: groups.len(),
+            heads: 1,
+            head_dim: 1,
+            scale: function.factor()?,
+            addends: vec![],
+            view,
+            keys_are_b: true,
+        })
+    }
+
+    /// The sum over the keys of values times probabilities, written out. Each channel is a head of its own, all with the same logits.
+    pub(super) fn weighted_sum(
+        &mut self,
+        id: NodeId,
+        probs: &Scores,
+        values: Seen,
+        axes: &[usize],
+    ) -> Outcome {
+        let letters: Vec<char> = (0..values.view.dims.len() as u8)
+            .map(|i| char::from(b'a' + i))
+            .collect();
+        let kept = |(axis, letter): (usize, &char)| {
+            if axes.contains(&axis) { '-' } else { *letter }
+        };
+        let output: Vec<char> = letters.iter().enumerate().map(kept).collect();
+        if probs.view.dims.len() != letters.len() || probs.heads * probs.head_dim != 1 {
+            return Err(
+                "values times attention probabilities are supported as a matrix product, or with logits of one channel".into(),
+            );
+        }
+        let side = Side {
+            seen: values,
+            letters: letters.clone(),
+            factor: 1.0,
+        };
+        // An axis along which the probabilities are repeated is none of theirs.
+        let own = |(axis, letter): (usize, &char)| {
+            if probs.view.dims[axis].is_empty() {
+                '-'
+            } else {
+                *letter
+            }
+        };
+        let prob_letters: Vec<char> = letters.iter().enumerate().map(own).collect();
+        let mut values = ValueSide::new(self, &side, probs, &prob_letters, &output)?;
+        values.half.head_stride = 1;
+        let shape = AttentionShape {
+            heads: values.dim,
+            head_dim: 1,
+            groups: probs.groups,
+            slots: values.slots,
+            queries: 1,
+            keys: probs.b.len,
+        };
+        let operands = [
+            self.operand(id, &probs.a)?,
+            self.operand(id, &probs.b)?,
+            self.operand(id, &values.half)?,
+        ];
+        let out = (0..(shape.groups * shape.slots) as u32).collect();
+        let view = values.output_view(probs, &prob_letters, &output, &shape);
+        Ok(self.emit_attention(id, (shape, probs.scale), operands, out, (None, None), view))
     }
 
     /// Adds a constant to attention logits: a bias per head, or a mask per group.

@@ -43,6 +43,15 @@ impl Lowering<'_> {
                     view: mean,
                 },
             ) if op == Binary::Sub => self.centered(seen, &of, cover, &mean),
+            (Known::View { seen, .. }, Known::Probs(probs))
+            | (Known::Probs(probs), Known::View { seen, .. })
+                if op == Binary::Mul =>
+            {
+                Ok(Known::Weighted {
+                    probs,
+                    values: seen,
+                })
+            }
             (a, b) => self.two_activations(id, node, op, a, b),
         }
     }

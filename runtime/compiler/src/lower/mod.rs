@@ -171,7 +171,7 @@ impl Lowering<'_> {
             SourceOp::EinSum { inputs, output } => self.einsum(id, node, inputs, output),
             SourceOp::Binary(op) => self.binary(id, node, *op),
             SourceOp::Unary(op) => self.unary(node, *op),
-            SourceOp::Sum(axes) => self.sum(node, axes),
+            SourceOp::Sum(axes) => self.sum(id, node, axes),
             SourceOp::Max(axes) => self.maximum(id, node, axes),
             SourceOp::RmsNorm { axis, eps } => self.norm(id, node, *axis, *eps),
             SourceOp::Softmax(axes) => self.softmax(id, node, axes),
@@ -335,6 +335,11 @@ impl Lowering<'_> {
                 Known::Scores(attention::moved_scores(s, &node.op).ok_or_else(fail)?)
             }
             Known::Probs(s) => Known::Probs(attention::moved_scores(s, &node.op).ok_or_else(fail)?),
+            Known::Weighted { .. } => {
+                return Err(
+                    "values times attention probabilities must be summed over the keys".into(),
+                );
+            }
             Known::Lost => Known::Lost,
         })
     }

@@ -9,7 +9,10 @@ use crate::view::View;
 
 impl Lowering<'_> {
     /// Sum over axes: of channels (half of a layer norm's mean) or of rows (half of a pooling).
-    pub(super) fn sum(&mut self, node: &SourceNode, axes: &[usize]) -> Outcome {
+    pub(super) fn sum(&mut self, id: NodeId, node: &SourceNode, axes: &[usize]) -> Outcome {
+        if let Known::Weighted { probs, values } = self.input(node, 0)? {
+            return self.weighted_sum(id, &probs, values, axes);
+        }
         let seen = self.activation(node, 0)?;
         let cover = seen.view.cover(axes);
         let mut view = seen.view.clone();

@@ -77,6 +77,8 @@ pub(super) enum Known {
     Scores(Scores),
     /// Softmax of attention logits over the keys.
     Probs(Scores),
+    /// Attention probabilities times values, not yet summed over the keys.
+    Weighted { probs: Scores, values: Seen },
     /// Depends on a node that could not be lowered, which has been reported.
     Lost,
 }
@@ -93,6 +95,7 @@ impl Known {
             Known::Centered { .. } => "an activation minus its mean",
             Known::Scores(_) => "attention logits",
             Known::Probs(_) => "attention probabilities",
+            Known::Weighted { .. } => "values times attention probabilities",
             Known::Lost => "the result of an unsupported operation",
         }
     }
