@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use crate::error::CompileError;
 use crate::eval::source_nodes;
 use crate::frontend::{NodeId, Probe, Tensor};
-use crate::ir::{Kind, ValueId};
+use crate::ir::ValueId;
+use crate::memory::parts::is_structural;
 use crate::model::{Model, Normalisation};
 
 /// The layers of a model in f32, by tract.
@@ -33,7 +34,7 @@ impl Model {
         let results: Vec<ValueId> = graph
             .ops
             .iter()
-            .filter(|op| computes(&op.kind))
+            .filter(|op| !is_structural(op))
             .map(|op| op.output)
             .collect();
         let wanted = results.iter().copied().chain([graph.output]);
@@ -46,11 +47,6 @@ impl Model {
             places: nodes.into_iter().enumerate().map(|(i, n)| (n, i)).collect(),
         })
     }
-}
-
-/// Whether a layer is an operation of the plan: the others only say where a value lies.
-fn computes(kind: &Kind) -> bool {
-    !matches!(kind, Kind::Slice { .. } | Kind::Concat)
 }
 
 impl LayerProbe<'_> {

@@ -95,7 +95,8 @@ impl Work<'_> {
             | OpKind::PoolLinear(_)
             | OpKind::Add(_)
             | OpKind::Mul(_)
-            | OpKind::MaxPool(_) => 1,
+            | OpKind::MaxPool(_)
+            | OpKind::GroupNorm(_) => 1,
         }
     }
 
@@ -111,11 +112,8 @@ impl Work<'_> {
             OpKind::Depthwise(op) => op.run(kernel, rows, x, out, scratch),
             OpKind::PoolLinear(op) => op.run(kernel, rows, x, out, scratch),
             OpKind::Attention(op) => op.run(kernel, rows, x, y, z, out, scratch),
-            OpKind::LayerNorm(op) => {
-                let x = try_cast_slice(self.inputs[0])
-                    .map_err(|_| EngineError::Memory { index: self.index })?;
-                op.run(kernel, rows, x, out, scratch)
-            }
+            OpKind::LayerNorm(op) => op.run(kernel, rows, self.s16()?, out, scratch),
+            OpKind::GroupNorm(op) => op.run(kernel, rows, self.s16()?, out, scratch),
             OpKind::Add(op) => {
                 let a = self.input(0, op.a().element)?;
                 let b = match op.b() {
@@ -138,6 +136,11 @@ impl Work<'_> {
             index: self.index,
             source,
         })
+    }
+
+    /// The first input, of an op that reads s16.
+    fn s16(&self) -> Result<&[i16], EngineError> {
+        try_cast_slice(self.inputs[0]).map_err(|_| EngineError::Memory { index: self.index })
     }
 
     /// The bytes of an input as an operand of this type.

@@ -34,7 +34,7 @@ fn every_op_gives_the_same_bytes_on_any_kernel_and_any_number_of_threads() {
 /// the tiny network) may change them.
 #[test]
 fn every_op_gives_the_bytes_that_other_machines_gave() {
-    const TRACES: [u32; 4] = [0x778d_c4eb, 0xe665_a78c, 0xb542_c2c6, 0x7525_81eb];
+    const TRACES: [u32; 4] = [0x20f7_5621, 0xd886_8b24, 0xa1a7_d292, 0x3a89_e0e0];
     let found = [0, 1, 2, 3].map(|seed| {
         let bytes = testing::tiny_plan(seed);
         let plan = Plan::parse(&bytes).unwrap();
@@ -79,7 +79,7 @@ fn the_tiny_plan_exercises_its_types_fully() {
         );
     }
     let kinds: std::collections::BTreeSet<&str> = plan.ops().map(|op| op.kind.name()).collect();
-    assert_eq!(kinds.len(), 9);
+    assert_eq!(kinds.len(), 10);
 }
 
 #[test]

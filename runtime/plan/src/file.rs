@@ -306,22 +306,32 @@ impl<'a> File<'a> {
     }
 
     pub(crate) fn decode_tensor(&self, index: usize) -> Result<Tensor<'a>, Problem> {
+        let tensor = self.bare_tensor(index)?;
+        let scales = match self.scales_word(index) {
+            None | Some(NONE) => &[],
+            Some(id) => self.array(id, "scales")?,
+        };
+        Ok(Tensor {
+            name: self.string(self.tensors.at(index), "name")?,
+            scales,
+            ..tensor
+        })
+    }
+
+    /// A tensor's record without its name and scales, which lie elsewhere: the order of writes and reads is checked with many of them.
+    pub(crate) fn bare_tensor(&self, index: usize) -> Result<Tensor<'a>, Problem> {
         if index >= self.tensors.count {
             return Err(no_such(index, self.tensors.count));
         }
         let at = self.tensors.at(index);
         let w = |i: usize| word(self.bytes, at + 4 * i).unwrap_or_default();
-        let scales = match w(TENSOR_SCALES_WORD) {
-            NONE => &[],
-            id => self.array(id, "scales")?,
-        };
         Ok(Tensor {
-            name: self.string(at, "name")?,
+            name: "",
             dtype: DType::from_code(w(2))?,
             shape: [w(3), w(4), w(5), w(6)],
             offset: w(7),
             scale: f32::from_bits(w(8)),
-            scales,
+            scales: &[],
             zero_point: w(9) as i32,
         })
     }

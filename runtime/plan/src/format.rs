@@ -68,7 +68,7 @@
 //! | word | field |
 //! |---|---|
 //! | 0, 1 | name: string reference |
-//! | 2 | kind: 0 = conv, 1 = linear, 2 = depthwise, 3 = layer norm, 4 = attention, 5 = pooled linear, 6 = add, 7 = mul, 8 = max pool |
+//! | 2 | kind: 0 = conv, 1 = linear, 2 = depthwise, 3 = layer norm, 4 = attention, 5 = pooled linear, 6 = add, 7 = mul, 8 = max pool, 9 = group norm |
 //! | 3–5 | inputs: tensor ids (x, residual; q, k, v; a, b), [`NONE`] where there is none |
 //! | 6 | output: tensor id |
 //! | 7– | the parameters of the kind, then zeros |
@@ -89,6 +89,7 @@
 //! | add | rows, channels, type of a, scale of a (f32 blob), b (0 = none, 1 = a tensor, 2 = a constant), type of b or constant (i16 blob) or 0, scale of b (f32 blob) or 0, bias (f32 blob), output |
 //! | mul | rows, channels, type of a, zero point of a (i32), type of b, zero point of b (i32), rows of b, columns of b, column of b that meets the first of a, row of b for each of a (u32 blob or [`NONE`]), scale (f32 blob), output |
 //! | max pool | shape, type |
+//! | group norm | as layer norm's, up to output |
 //!
 //! # Blob record
 //!

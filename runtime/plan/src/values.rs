@@ -96,7 +96,7 @@ impl Value {
 
 fn memory(file: &File<'_>, id: TensorId) -> Result<Range<usize>, Problem> {
     let field = "tensor";
-    file.decode_tensor(id.index())?
+    file.bare_tensor(id.index())?
         .arena_range()
         .ok_or(Problem::TooLarge { field })
 }

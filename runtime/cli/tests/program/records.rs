@@ -378,7 +378,7 @@ fn inspect() {
     );
     let ops = json!({
         "conv": 2, "linear": 12, "depthwise": 1, "layernorm": 6, "attention": 6, "pool_linear": 1, "add": 6, "mul": 2,
-        "max_pool": 2
+        "max_pool": 2, "groupnorm": 1
     });
     assert_eq!(record["ops"], ops);
     assert_eq!(record["labels"].as_array().unwrap().len(), TINY_CLASSES);

@@ -19,11 +19,12 @@ use core::ops::Range;
 
 use self::bias::{expand_bias, widen_labels};
 use self::mix::Mix;
-use self::pack::{PackKeys, PackValues};
-use self::weights::Weights;
+use self::pack::{PackKeys, PackValues, query_rows};
+use self::weights::{BIASED, Logits, MASKED, PLAIN, Softmax};
 use self::workspace::Workspace;
 use super::{Attention, AttentionShape};
 use crate::gemm::NR;
+use crate::gemm::simd::Rows;
 use crate::isa::{Isa, Vectorised};
 use crate::{Out, SizeError};
 
@@ -34,6 +35,7 @@ const PAST_END: i32 = -(1 << 29);
 struct Head {
     index: usize,
     logit_scale: f32,
+    /// 128 times the output scale, for the planes' sums are joined in units of the upper one.
     out_scale: f32,
     /// Initial logits of the last, partial vector of keys; 0 where there is a key.
     past_end: [i32; NR],
@@ -55,7 +57,7 @@ impl Head {
         Self {
             index,
             logit_scale: op.quantisation.logit_scale[index],
-            out_scale: op.quantisation.out_scale[index],
+            out_scale: op.quantisation.out_scale[index] * 128.0,
             past_end,
             cap,
             mask,
@@ -167,81 +169,151 @@ impl Group<'_, '_> {
         work: &mut Workspace<'_>,
     ) {
         let slots = self.op.shape.slots;
-        let labels = widen_labels(self.op, self.group, work);
+        let has_labels = widen_labels(self.op, self.group, work);
         isa.call(PackKeys::new(self, k, work));
         if slots == 1 {
             isa.call(PackValues::new(self, self.group, v, work));
-            let mut query = self.queries.start;
-            while query < self.queries.end {
-                let count = tile_rows::<I>(self.queries.end - query);
-                self.weights(isa, q, query, count, labels, work);
-                self.mix(isa, self.group, query, count, part, work);
-                query += count;
-            }
-            return;
         }
-        self.tiles::<I>(|query, count| self.weights(isa, q, query, count, labels, work));
-        for slot in self.group * slots..(self.group + 1) * slots {
-            if self.is_wanted(slot, &part.rows) {
-                isa.call(PackValues::new(self, slot, v, work));
-                self.tiles::<I>(|query, count| self.mix(isa, slot, query, count, part, work));
-            }
-        }
-    }
-
-    /// Calls `tile` with the first query and the number of queries of each tile. (No vectors pass through it.)
-    #[inline(always)]
-    fn tiles<I: Isa>(&self, mut tile: impl FnMut(usize, usize)) {
         let mut query = self.queries.start;
         while query < self.queries.end {
             let count = tile_rows::<I>(self.queries.end - query);
-            tile(query, count);
+            let row = if slots == 1 { 0 } else { query };
+            let queries = query_rows(self, q, query, count, work);
+            self.logits(isa, queries, count, work);
+            self.softmax(isa, has_labels, [query, count, row], work);
+            if slots == 1 {
+                self.mix(isa, self.group, query..query + count, row, part, work);
+            }
             query += count;
+        }
+        if slots > 1 {
+            for slot in self.group * slots..(self.group + 1) * slots {
+                if self.is_wanted(slot, &part.rows) {
+                    isa.call(PackValues::new(self, slot, v, work));
+                    let queries = self.queries.clone();
+                    self.mix(isa, slot, queries, self.queries.start, part, work);
+                }
+            }
         }
     }
 
     /// Whether `slot`, counted over all groups, has a row in `rows`.
     fn is_wanted(&self, slot: usize, rows: &Range<usize>) -> bool {
         let first = slot * self.op.shape.queries;
-        self.op.is_whole(rows)
-            || (self.queries.clone()).any(|query| rows.contains(&self.op.out.row(first + query)))
+        let has_row = |query| rows.contains(&self.op.out.row(first + query));
+        self.op.is_whole(rows) || self.queries.clone().any(has_row)
     }
 
-    /// Logits and planes of `count` query rows.
     #[inline(always)]
-    fn weights<I: Isa>(
-        &self,
-        isa: I,
-        q: &[i8],
-        query: usize,
-        count: usize,
-        labels: bool,
-        work: &mut Workspace<'_>,
-    ) {
+    fn logits<I: Isa>(&self, isa: I, queries: Rows, count: usize, work: &mut Workspace<'_>) {
+        let group = self;
         match count {
-            8 => isa.call(Weights::<8>::new(self, q, query, labels, work)),
-            4 => isa.call(Weights::<4>::new(self, q, query, labels, work)),
-            2 => isa.call(Weights::<2>::new(self, q, query, labels, work)),
-            _ => isa.call(Weights::<1>::new(self, q, query, labels, work)),
+            8 => isa.call(Logits::<8> {
+                group,
+                work,
+                queries,
+            }),
+            4 => isa.call(Logits::<4> {
+                group,
+                work,
+                queries,
+            }),
+            2 => isa.call(Logits::<2> {
+                group,
+                work,
+                queries,
+            }),
+            _ => isa.call(Logits::<1> {
+                group,
+                work,
+                queries,
+            }),
         }
     }
 
-    /// Planes times the packed values of `slot`, counted over all groups.
+    /// Planes of `count` query rows from `query` on, to the rows of the planes from `row` on.
+    #[inline(always)]
+    fn softmax<I: Isa>(
+        &self,
+        isa: I,
+        has_labels: bool,
+        [query, count, row]: [usize; 3],
+        work: &mut Workspace<'_>,
+    ) {
+        let group = self;
+        if has_labels {
+            isa.call(Softmax::<MASKED> {
+                group,
+                work,
+                query,
+                count,
+                row,
+            });
+        } else if self.op.is_biased() {
+            isa.call(Softmax::<BIASED> {
+                group,
+                work,
+                query,
+                count,
+                row,
+            });
+        } else {
+            isa.call(Softmax::<PLAIN> {
+                group,
+                work,
+                query,
+                count,
+                row,
+            });
+        }
+    }
+
+    /// Planes from `row` on times the packed values of `slot`, counted over all groups.
     #[inline(always)]
     fn mix<I: Isa>(
         &self,
         isa: I,
         slot: usize,
-        query: usize,
-        count: usize,
+        queries: Range<usize>,
+        row: usize,
         part: &mut Part<'_>,
         work: &mut Workspace<'_>,
     ) {
-        match count {
-            8 => isa.call(Mix::<8>::new(self, slot, query, part, work)),
-            4 => isa.call(Mix::<4>::new(self, slot, query, part, work)),
-            2 => isa.call(Mix::<2>::new(self, slot, query, part, work)),
-            _ => isa.call(Mix::<1>::new(self, slot, query, part, work)),
+        let (mut query, mut left) = (queries.start, queries.len());
+        if I::ROWS == 8 && left >= 4 {
+            isa.call(Mix::<8> {
+                group: self,
+                work,
+                part,
+                slot,
+                query,
+                row,
+                blocks: left / 4,
+            });
+            (query, left) = (query + left / 4 * 4, left % 4);
+        }
+        if left >= 2 {
+            isa.call(Mix::<4> {
+                group: self,
+                work,
+                part,
+                slot,
+                query,
+                row: row + query - queries.start,
+                blocks: left / 2,
+            });
+            (query, left) = (query + left / 2 * 2, left % 2);
+        }
+        if left > 0 {
+            isa.call(Mix::<2> {
+                group: self,
+                work,
+                part,
+                slot,
+                query,
+                row: row + query - queries.start,
+                blocks: 1,
+            });
         }
     }
 }

@@ -114,8 +114,8 @@ impl Isa for Avx2 {
     }
 
     avx2_ops! {
-        fn round_capped(a: __m256, cap: i16) -> __m128i {
-            let r = _mm256_cvtps_epi32(_mm256_min_ps(a, _mm256_set1_ps(f32::from(cap))));
+        fn round_floored(a: __m256, floor: i16) -> __m128i {
+            let r = _mm256_cvtps_epi32(_mm256_max_ps(a, _mm256_set1_ps(f32::from(floor))));
             _mm_packs_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256::<1>(r))
         }
         fn sqrt(v: f64) -> f64 {
@@ -134,9 +134,10 @@ impl Isa for Avx2 {
             // Pairs of a value and 0 times pairs of a value and its sign.
             _mm256_madd_epi16(_mm256_cvtepu16_epi32(a), _mm256_cvtepi16_epi32(b))
         }
+        fn and_not_i16(a: __m128i, b: __m128i) -> __m128i { _mm_andnot_si128(b, a) }
         fn and_i16(a: __m128i, b: __m128i) -> __m128i { _mm_and_si128(a, b) }
         fn mulr_i16(a: __m128i, b: __m128i) -> __m128i { _mm_mulhrs_epi16(a, b) }
-        fn shift_right_round_i16(a: __m128i, n: __m128i) -> __m128i { shift_right_round(a, n) }
+        fn shift_round_i16(a: __m128i, n: __m128i) -> __m128i { shift_right_round(a, _mm_sub_epi16(_mm_setzero_si128(), n)) }
         fn add_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
         fn sub_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
         fn max_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_max_epi32(a, b) }
@@ -144,14 +145,14 @@ impl Isa for Avx2 {
         fn select_equal(a: __m256i, b: __m256i, yes: __m256i, no: __m256i) -> __m256i {
             _mm256_blendv_epi8(no, yes, _mm256_cmpeq_epi32(a, b))
         }
-        fn narrow_capped(a: __m256i, cap: i16) -> __m128i {
+        fn narrow_floored(a: __m256i, floor: i16) -> __m128i {
             let a = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
-            _mm_min_epi16(a, _mm_set1_epi16(cap))
+            _mm_max_epi16(a, _mm_set1_epi16(floor))
         }
-        fn reduce_max(a: __m256i) -> i32 {
-            let a = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
-            let a = _mm_max_epi32(a, _mm_shuffle_epi32::<0b01_00_11_10>(a));
-            _mm_cvtsi128_si32(_mm_max_epi32(a, _mm_shuffle_epi32::<0b10_11_00_01>(a)))
+        fn splat_max(a: __m256i) -> __m256i {
+            let a = _mm256_max_epi32(a, _mm256_permute2x128_si256::<1>(a, a));
+            let a = _mm256_max_epi32(a, _mm256_shuffle_epi32::<0b01_00_11_10>(a));
+            _mm256_max_epi32(a, _mm256_shuffle_epi32::<0b10_11_00_01>(a))
         }
         fn reduce_add(a: __m256i) -> i32 {
             let a = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
@@ -163,6 +164,9 @@ impl Isa for Avx2 {
             _mm256_add_epi32(acc, _mm256_mullo_epi32(_mm256_cvtepi16_epi32(x), _mm256_set1_epi32(i32::from(c))))
         }
         fn to_f32(a: __m256i) -> __m256 { _mm256_cvtepi32_ps(a) }
+        fn to_f32_by_128(a: __m256i) -> __m256 {
+            _mm256_mul_ps(_mm256_cvtepi32_ps(a), _mm256_set1_ps(1.0 / 128.0))
+        }
         fn add_f32(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
         fn mul_f32(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
         fn min_f32(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }

@@ -107,13 +107,15 @@ pub(crate) trait Isa: Copy {
     /// `a·b`, which fits.
     fn mul_wide_i16(self, a: Self::I16, b: Self::I16) -> Self::I32;
     fn and_i16(self, a: Self::I16, b: Self::I16) -> Self::I16;
+    /// `a & !b`.
+    fn and_not_i16(self, a: Self::I16, b: Self::I16) -> Self::I16;
     fn shift_left_i16<const BITS: i32>(self, a: Self::I16) -> Self::I16;
     /// Arithmetic shift.
     fn shift_right_i16<const BITS: i32>(self, a: Self::I16) -> Self::I16;
     /// `(a·b + 2¹⁴) >> 15`; not both −2¹⁵.
     fn mulr_i16(self, a: Self::I16, b: Self::I16) -> Self::I16;
-    /// `(a + (1 << n >> 1)) >> n` per lane, a ≥ 0, n in 0..=15.
-    fn shift_right_round_i16(self, a: Self::I16, n: Self::I16) -> Self::I16;
+    /// `(a + (1 << −n >> 1)) >> −n` per lane, a ≥ 0, n in −15..=0.
+    fn shift_round_i16(self, a: Self::I16, n: Self::I16) -> Self::I16;
 
     fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
@@ -121,10 +123,10 @@ pub(crate) trait Isa: Copy {
     fn min_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// `yes` where a = b, else `no`.
     fn select_equal(self, a: Self::I32, b: Self::I32, yes: Self::I32, no: Self::I32) -> Self::I32;
-    /// `min(a, cap)` for a ≥ 0.
-    fn narrow_capped(self, a: Self::I32, cap: i16) -> Self::I16;
-    /// Largest lane.
-    fn reduce_max(self, a: Self::I32) -> i32;
+    /// `max(a, floor)` for a < 2¹⁵.
+    fn narrow_floored(self, a: Self::I32, floor: i16) -> Self::I16;
+    /// The largest lane, in all lanes.
+    fn splat_max(self, a: Self::I32) -> Self::I32;
     /// Sum of the lanes.
     fn reduce_add(self, a: Self::I32) -> i32;
     /// Adds the lanes of `v` to lanes of `sum`, which ones is left open: only [`Isa::reduce_add`] of the result has a meaning.
@@ -133,6 +135,8 @@ pub(crate) trait Isa: Copy {
     fn mul_add_i16(self, acc: Self::I32, x: Self::I16, c: i16) -> Self::I32;
 
     fn to_f32(self, a: Self::I32) -> Self::F32;
+    /// `f32(a)·2⁻⁷`.
+    fn to_f32_by_128(self, a: Self::I32) -> Self::F32;
     fn add_f32(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn mul_f32(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn min_f32(self, a: Self::F32, b: Self::F32) -> Self::F32;
@@ -141,8 +145,8 @@ pub(crate) trait Isa: Copy {
     fn round_i32(self, a: Self::F32) -> Self::I32;
     /// `sat16(round(a))` for |a| < 2³¹.
     fn round_sat16(self, a: Self::F32) -> Self::I16;
-    /// `round(min(a, cap))` for a ≥ 0 and cap < 2¹⁵, an integer.
-    fn round_capped(self, a: Self::F32, cap: i16) -> Self::I16;
+    /// `round(max(a, floor))` for a ≤ 0.
+    fn round_floored(self, a: Self::F32, floor: i16) -> Self::I16;
 
     /// The f64 square root, correctly rounded.
     fn sqrt(self, v: f64) -> f64;
@@ -249,6 +253,22 @@ pub(crate) trait Isa: Copy {
         steps: usize,
         b: *const i8,
     ) -> [Self::I32; R];
+    /// As `tile` for any positive multiple of 4 as `k`.
+    ///
+    /// # Safety
+    /// As `tile`.
+    #[inline(always)]
+    unsafe fn tile_ragged<const R: usize>(
+        self,
+        init: *const i32,
+        a: *const i8,
+        stride: usize,
+        k: usize,
+        b: *const i8,
+    ) -> [Self::I32; R] {
+        // SAFETY: the caller's promise.
+        unsafe { tile_and_steps(self, init, a, stride, k, b) }
+    }
     /// As `tile` for 4 rows and two panels that follow each other, if that is better than 8 rows and one: 16 values of `init`, 16·k of `b`.
     ///
     /// # Safety
@@ -269,6 +289,32 @@ pub(crate) trait Isa: Copy {
                 self.tile::<4>(init.add(8), a, stride, k, b.add(8 * k)),
             ]
         }
+    }
+}
+
+/// [`Isa::tile_ragged`] as a tile, if there are 16 of K, and steps.
+///
+/// # Safety
+/// As [`Isa::tile_ragged`].
+#[inline(always)]
+unsafe fn tile_and_steps<I: Isa, const R: usize>(
+    isa: I,
+    init: *const i32,
+    a: *const i8,
+    stride: usize,
+    k: usize,
+    b: *const i8,
+) -> [I::I32; R] {
+    let whole = k & !15;
+    // SAFETY: the caller's promise, for the first `whole` elements and for the rest.
+    unsafe {
+        let acc = if whole == 0 {
+            [isa.load_i32(init); R]
+        } else {
+            isa.tile::<R>(init, a, stride, whole, b)
+        };
+        let steps = (k - whole) / 4;
+        isa.tile_steps::<R>(acc, a.add(whole), stride, steps, b.add(8 * whole))
     }
 }
 

@@ -10,7 +10,7 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::{Isa, Routine, neon, neon_dotprod, unroll};
+use super::{Isa, Routine, neon, neon_dotprod, tile_and_steps, unroll};
 use crate::{Neon, NeonDotprod};
 
 /// 8 lanes in two registers.
@@ -129,10 +129,10 @@ macro_rules! neon {
             }
 
             neon_ops! {
-                fn round_capped(a: Pair<float32x4_t>, cap: i16) -> int16x8_t {
-                    // Conversion and narrowing saturate, above any cap.
+                fn round_floored(a: Pair<float32x4_t>, floor: i16) -> int16x8_t {
+                    // Conversion and narrowing saturate, below any floor.
                     let r = vqmovn_high_s32(vqmovn_s32(vcvtnq_s32_f32(a.0)), vcvtnq_s32_f32(a.1));
-                    vminq_s16(r, vdupq_n_s16(cap))
+                    vmaxq_s16(r, vdupq_n_s16(floor))
                 }
                 fn sqrt(v: f64) -> f64 { vget_lane_f64::<0>(vsqrt_f64(vdup_n_f64(v))) }
                 fn splat_i16(v: i16) -> int16x8_t { vdupq_n_s16(v) }
@@ -146,9 +146,10 @@ macro_rules! neon {
                 fn mul_wide_i16(a: int16x8_t, b: int16x8_t) -> Pair<int32x4_t> {
                     Pair(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_high_s16(a, b))
                 }
+                fn and_not_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t { vbicq_s16(a, b) }
                 fn and_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t { vandq_s16(a, b) }
                 fn mulr_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t { vqrdmulhq_s16(a, b) }
-                fn shift_right_round_i16(a: int16x8_t, n: int16x8_t) -> int16x8_t { vrshlq_s16(a, vnegq_s16(n)) }
+                fn shift_round_i16(a: int16x8_t, n: int16x8_t) -> int16x8_t { vrshlq_s16(a, n) }
                 fn add_i32(a: Pair<int32x4_t>, b: Pair<int32x4_t>) -> Pair<int32x4_t> {
                     Pair(vaddq_s32(a.0, b.0), vaddq_s32(a.1, b.1))
                 }
@@ -172,10 +173,13 @@ macro_rules! neon {
                         vbslq_s32(vceqq_s32(a.1, b.1), yes.1, no.1),
                     )
                 }
-                fn narrow_capped(a: Pair<int32x4_t>, cap: i16) -> int16x8_t {
-                    vminq_s16(vqmovn_high_s32(vqmovn_s32(a.0), a.1), vdupq_n_s16(cap))
+                fn narrow_floored(a: Pair<int32x4_t>, floor: i16) -> int16x8_t {
+                    vmaxq_s16(vqmovn_high_s32(vqmovn_s32(a.0), a.1), vdupq_n_s16(floor))
                 }
-                fn reduce_max(a: Pair<int32x4_t>) -> i32 { vmaxvq_s32(vmaxq_s32(a.0, a.1)) }
+                fn splat_max(a: Pair<int32x4_t>) -> Pair<int32x4_t> {
+                    let max = vdupq_n_s32(vmaxvq_s32(vmaxq_s32(a.0, a.1)));
+                    Pair(max, max)
+                }
                 fn reduce_add(a: Pair<int32x4_t>) -> i32 { vaddvq_s32(vaddq_s32(a.0, a.1)) }
                 fn accumulate(sum: Pair<int32x4_t>, v: int16x8_t) -> Pair<int32x4_t> { Pair(vpadalq_s16(sum.0, v), sum.1) }
                 fn mul_add_i16(acc: Pair<int32x4_t>, x: int16x8_t, c: i16) -> Pair<int32x4_t> {
@@ -183,6 +187,9 @@ macro_rules! neon {
                     Pair(vmlal_s16(acc.0, vget_low_s16(x), vget_low_s16(c)), vmlal_high_s16(acc.1, x, c))
                 }
                 fn to_f32(a: Pair<int32x4_t>) -> Pair<float32x4_t> { Pair(vcvtq_f32_s32(a.0), vcvtq_f32_s32(a.1)) }
+                fn to_f32_by_128(a: Pair<int32x4_t>) -> Pair<float32x4_t> {
+                    Pair(vcvtq_n_f32_s32::<7>(a.0), vcvtq_n_f32_s32::<7>(a.1))
+                }
                 fn add_f32(a: Pair<float32x4_t>, b: Pair<float32x4_t>) -> Pair<float32x4_t> {
                     Pair(vaddq_f32(a.0, b.0), vaddq_f32(a.1, b.1))
                 }
@@ -264,6 +271,19 @@ macro_rules! neon {
             ) -> [Self::I32; R] {
                 // SAFETY: the caller's promise.
                 unsafe { $own::tile(self, init, a, stride, k, b) }
+            }
+
+            #[inline(always)]
+            unsafe fn tile_ragged<const R: usize>(
+                self,
+                init: *const i32,
+                a: *const i8,
+                stride: usize,
+                k: usize,
+                b: *const i8,
+            ) -> [Self::I32; R] {
+                // SAFETY: the caller's promise.
+                unsafe { $own::tile_ragged(self, init, a, stride, k, b) }
             }
 
             #[inline(always)]
@@ -672,6 +692,7 @@ macro_rules! row_steps {
 ///     for each half of them:
 ///         weights = 8 steps of 8 columns
 ///         for each row: repeat 4 + 4 bytes, multiply, multiply and add, accumulate neighbours
+/// ragged: for each 4 steps that are left: weights = 4 steps of 8 columns; for each row: repeat 4 bytes, multiply, accumulate neighbours
 /// add neighbours
 /// ```
 /// 1. Bytes are repeated as they are loaded (LD1R), for the next row before this one is multiplied.
@@ -680,20 +701,9 @@ macro_rules! row_steps {
 /// | v0–v3 | v4–v7 | v10–v13 | v16–v31 |
 /// |---|---|---|---|
 /// | repeated bytes: of a row, and of the next | weights: 4 steps of 8 columns, then the next 4 | products | accumulators, 4 for each row |
-///
-/// # Safety
-/// As [`Isa::tile`].
-#[inline(always)]
-unsafe fn tile_4(
-    init: *const i32,
-    a: *const i8,
-    stride: usize,
-    k: usize,
-    b: *const i8,
-) -> [Pair<int32x4_t>; 4] {
-    let (s0, s1, s2, s3, s4, s5, s6, s7);
-    // SAFETY: k is a positive multiple of 16; k bytes of each row, 8·k weights and 8 initial values are read, as promised.
-    unsafe {
+macro_rules! tile_4 {
+    ($init:ident, $a:ident, $stride:ident, $k:expr, $b:ident, $skip:expr, $rest:expr, $($operand:tt)*) => {{
+        let (s0, s1, s2, s3, s4, s5, s6, s7);
         asm!(
             "ldp q0, q1, [{init}]",
             "movi v2.4s, #0",
@@ -702,6 +712,7 @@ unsafe fn tile_4(
             "mov v20.16b, v16.16b", "mov v21.16b, v17.16b", "mov v22.16b, v18.16b", "mov v23.16b, v19.16b",
             "mov v24.16b, v16.16b", "mov v25.16b, v17.16b", "mov v26.16b, v18.16b", "mov v27.16b, v19.16b",
             "mov v28.16b, v16.16b", "mov v29.16b, v17.16b", "mov v30.16b, v18.16b", "mov v31.16b, v19.16b",
+            $skip,
             "2:",
             repeat!("v0", "v1", "x0"),
             "ldp q4, q5, [{w}], #32",
@@ -725,6 +736,7 @@ unsafe fn tile_4(
             row_steps!("v2", "v3", "v28", "v29", "v30", "v31"),
             "subs {k}, {k}, #16",
             "b.ne 2b",
+            $rest,
             "addp v16.4s, v16.4s, v17.4s",
             "addp v18.4s, v18.4s, v19.4s",
             "addp v20.4s, v20.4s, v21.4s",
@@ -733,13 +745,14 @@ unsafe fn tile_4(
             "addp v26.4s, v26.4s, v27.4s",
             "addp v28.4s, v28.4s, v29.4s",
             "addp v30.4s, v30.4s, v31.4s",
-            x0 = inout(reg) a => _,
-            x1 = inout(reg) a.add(stride) => _,
-            x2 = inout(reg) a.add(2 * stride) => _,
-            x3 = inout(reg) a.add(3 * stride) => _,
-            w = inout(reg) b => _,
-            k = inout(reg) k => _,
-            init = in(reg) init,
+            x0 = inout(reg) $a => _,
+            x1 = inout(reg) $a.add($stride) => _,
+            x2 = inout(reg) $a.add(2 * $stride) => _,
+            x3 = inout(reg) $a.add(3 * $stride) => _,
+            w = inout(reg) $b => _,
+            k = inout(reg) $k => _,
+            init = in(reg) $init,
+            $($operand)*
             out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
             out("v10") _, out("v11") _, out("v12") _, out("v13") _,
             out("v16") s0, out("v17") _, out("v18") s1, out("v19") _, out("v20") s2, out("v21") _, out("v22") s3,
@@ -747,8 +760,102 @@ unsafe fn tile_4(
             out("v30") s7, out("v31") _,
             options(pure, readonly, nostack),
         );
+        [Pair(s0, s1), Pair(s2, s3), Pair(s4, s5), Pair(s6, s7)]
+    }};
+}
+
+/// One row times 4 steps of K × 8 columns.
+macro_rules! row_step {
+    ($x:literal, $a0:literal, $a1:literal, $a2:literal, $a3:literal) => {
+        concat!(
+            "ld1r {{v0.4s}}, [{",
+            $x,
+            "}], #4\n",
+            "smull v10.8h, v0.8b, v4.8b\n",
+            "smull2 v11.8h, v0.16b, v4.16b\n",
+            "smull v12.8h, v0.8b, v5.8b\n",
+            "smull2 v13.8h, v0.16b, v5.16b\n",
+            "sadalp ",
+            $a0,
+            ".4s, v10.8h\n",
+            "sadalp ",
+            $a1,
+            ".4s, v11.8h\n",
+            "sadalp ",
+            $a2,
+            ".4s, v12.8h\n",
+            "sadalp ",
+            $a3,
+            ".4s, v13.8h\n",
+        )
+    };
+}
+
+/// # Safety
+/// As [`Isa::tile`].
+#[inline(always)]
+unsafe fn tile_4(
+    init: *const i32,
+    a: *const i8,
+    stride: usize,
+    k: usize,
+    b: *const i8,
+) -> [Pair<int32x4_t>; 4] {
+    // SAFETY: k is a positive multiple of 16; k bytes of each row, 8·k weights and 8 initial values are read, as promised.
+    unsafe { tile_4!(init, a, stride, k, b, "", "",) }
+}
+
+/// # Safety
+/// As [`Isa::tile_ragged`].
+#[inline(always)]
+unsafe fn tile_4_ragged(
+    init: *const i32,
+    a: *const i8,
+    stride: usize,
+    k: usize,
+    b: *const i8,
+) -> [Pair<int32x4_t>; 4] {
+    // SAFETY: k is a multiple of 4, its whole multiple of 16 may be 0; what is read is as promised.
+    unsafe {
+        tile_4!(
+            init, a, stride, k & !15, b,
+            "cbz {k}, 3f",
+            concat!(
+                "3:\n",
+                "cbz {rest}, 5f\n",
+                "4:\n",
+                "ldp q4, q5, [{w}], #32\n",
+                row_step!("x0", "v16", "v17", "v18", "v19"),
+                row_step!("x1", "v20", "v21", "v22", "v23"),
+                row_step!("x2", "v24", "v25", "v26", "v27"),
+                row_step!("x3", "v28", "v29", "v30", "v31"),
+                "subs {rest}, {rest}, #4\n",
+                "b.ne 4b\n",
+                "5:",
+            ),
+            rest = inout(reg) k & 15 => _,
+        )
     }
-    [Pair(s0, s1), Pair(s2, s3), Pair(s4, s5), Pair(s6, s7)]
+}
+
+/// See [`Isa::tile_ragged`]. 4 rows in assembly, fewer as a tile and steps.
+#[inline(always)]
+unsafe fn tile_ragged<const R: usize>(
+    token: Neon,
+    init: *const i32,
+    a: *const i8,
+    stride: usize,
+    k: usize,
+    b: *const i8,
+) -> [Pair<int32x4_t>; R] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if R == 4 {
+            let four = tile_4_ragged(init, a, stride, k, b);
+            return core::array::from_fn(|r| four[r % 4]);
+        }
+        tile_and_steps(token, init, a, stride, k, b)
+    }
 }
 
 /// Fewer than 4 rows: the four accumulators of each.

@@ -6,8 +6,8 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::Isa;
 use super::neon::{Pair, interleave};
+use super::{Isa, tile_and_steps};
 use crate::NeonDotprod;
 
 /// See [`Isa::tile`]. 8 rows in assembly, fewer in intrinsics.
@@ -73,6 +73,7 @@ macro_rules! sdots {
 /// for i in -k..0, in steps of 16:                        the row pointers stand at the rows' ends
 ///     rows = 16 bytes of each row
 ///     for each 4 of the 16 steps: weights = 4 steps of 8 columns; SDOT for every row and half of the columns
+/// ragged: for each 4 steps that are left: the same with 4 bytes of each row
 /// ```
 /// 1. The index of K counts up to 0: one addition and one branch per turn, and the row pointers serve every panel.
 /// 2. Weights are read by pairs of registers that move their pointer along, 16 SDOT before their use.
@@ -80,22 +81,9 @@ macro_rules! sdots {
 /// | v0–v7 | v8–v11 | v16–v31 |
 /// |---|---|---|
 /// | rows | weights: 4 steps of 8 columns, then the next 4 | accumulators, 2 for each row |
-///
-/// # Safety
-/// As [`Isa::tile`].
-#[inline(always)]
-unsafe fn tile_8(
-    init: *const i32,
-    a: *const i8,
-    stride: usize,
-    k: usize,
-    b: *const i8,
-) -> [Pair<int32x4_t>; 8] {
-    let (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15);
-    // SAFETY: k is a positive multiple of 16; k bytes of each row, 8·k weights and 8 initial values are read, as promised. The caller's token proves
-    // SDOT.
-    unsafe {
-        let end = a.add(k);
+macro_rules! tile_8 {
+    ($init:ident, $end:ident, $stride:ident, $k:expr, $b:ident, $skip:expr, $rest:expr, $($operand:tt)*) => {{
+        let (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15);
         asm!(
             "ldp q16, q17, [{init}]",
             "ldp q18, q19, [{init}]",
@@ -105,6 +93,7 @@ unsafe fn tile_8(
             "ldp q26, q27, [{init}]",
             "ldp q28, q29, [{init}]",
             "ldp q30, q31, [{init}]",
+            $skip,
             "2:",
             "ldp q8, q9, [{w}], #32",
             "ldr q0, [{x0}, {i}]",
@@ -124,32 +113,112 @@ unsafe fn tile_8(
             "adds {i}, {i}, #16",
             sdots!("v10", "v11", "3"),
             "b.ne 2b",
-            x0 = in(reg) end,
-            x1 = in(reg) end.add(stride),
-            x2 = in(reg) end.add(2 * stride),
-            x3 = in(reg) end.add(3 * stride),
-            x4 = in(reg) end.add(4 * stride),
-            x5 = in(reg) end.add(5 * stride),
-            x6 = in(reg) end.add(6 * stride),
-            x7 = in(reg) end.add(7 * stride),
-            w = inout(reg) b => _,
-            i = inout(reg) 0_usize.wrapping_sub(k) => _,
-            init = in(reg) init,
+            $rest,
+            x0 = in(reg) $end,
+            x1 = in(reg) $end.add($stride),
+            x2 = in(reg) $end.add(2 * $stride),
+            x3 = in(reg) $end.add(3 * $stride),
+            x4 = in(reg) $end.add(4 * $stride),
+            x5 = in(reg) $end.add(5 * $stride),
+            x6 = in(reg) $end.add(6 * $stride),
+            x7 = in(reg) $end.add(7 * $stride),
+            w = inout(reg) $b => _,
+            i = inout(reg) 0_usize.wrapping_sub($k) => _,
+            init = in(reg) $init,
+            $($operand)*
             out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _,
             out("v16") s0, out("v17") s1, out("v18") s2, out("v19") s3, out("v20") s4, out("v21") s5, out("v22") s6, out("v23") s7, out("v24") s8, out("v25") s9, out("v26") s10, out("v27") s11, out("v28") s12, out("v29") s13, out("v30") s14, out("v31") s15,
             options(pure, readonly, nostack),
         );
+        [
+            Pair(s0, s1),
+            Pair(s2, s3),
+            Pair(s4, s5),
+            Pair(s6, s7),
+            Pair(s8, s9),
+            Pair(s10, s11),
+            Pair(s12, s13),
+            Pair(s14, s15),
+        ]
+    }};
+}
+
+/// # Safety
+/// As [`Isa::tile`].
+#[inline(always)]
+unsafe fn tile_8(
+    init: *const i32,
+    a: *const i8,
+    stride: usize,
+    k: usize,
+    b: *const i8,
+) -> [Pair<int32x4_t>; 8] {
+    // SAFETY: k is a positive multiple of 16; k bytes of each row, 8·k weights and 8 initial values are read, as promised. The caller's token proves
+    // SDOT.
+    unsafe {
+        let end = a.add(k);
+        tile_8!(init, end, stride, k, b, "", "",)
     }
-    [
-        Pair(s0, s1),
-        Pair(s2, s3),
-        Pair(s4, s5),
-        Pair(s6, s7),
-        Pair(s8, s9),
-        Pair(s10, s11),
-        Pair(s12, s13),
-        Pair(s14, s15),
-    ]
+}
+
+/// # Safety
+/// As [`Isa::tile_ragged`].
+#[inline(always)]
+unsafe fn tile_8_ragged(
+    init: *const i32,
+    a: *const i8,
+    stride: usize,
+    k: usize,
+    b: *const i8,
+) -> [Pair<int32x4_t>; 8] {
+    // SAFETY: k is a multiple of 4, its whole multiple of 16 may be 0; what is read is as promised. The caller's token proves SDOT.
+    unsafe {
+        let end = a.add(k & !15);
+        tile_8!(
+            init, end, stride, k & !15, b,
+            "cbz {i}, 3f",
+            concat!(
+                "3:\n",
+                "cbz {rest}, 5f\n",
+                "4:\n",
+                "ldp q8, q9, [{w}], #32\n",
+                "ldr s0, [{x0}, {i}]\n",
+                "ldr s1, [{x1}, {i}]\n",
+                "ldr s2, [{x2}, {i}]\n",
+                "ldr s3, [{x3}, {i}]\n",
+                "ldr s4, [{x4}, {i}]\n",
+                "ldr s5, [{x5}, {i}]\n",
+                "ldr s6, [{x6}, {i}]\n",
+                "ldr s7, [{x7}, {i}]\n",
+                "add {i}, {i}, #4\n",
+                sdots!("v8", "v9", "0"),
+                "cmp {i}, {rest}\n",
+                "b.ne 4b\n",
+                "5:",
+            ),
+            rest = in(reg) k & 15,
+        )
+    }
+}
+
+/// See [`Isa::tile_ragged`]. 8 rows in assembly, fewer as a tile and steps.
+#[inline(always)]
+pub(super) unsafe fn tile_ragged<const R: usize>(
+    token: NeonDotprod,
+    init: *const i32,
+    a: *const i8,
+    stride: usize,
+    k: usize,
+    b: *const i8,
+) -> [Pair<int32x4_t>; R] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if R == 8 {
+            let eight = tile_8_ragged(init, a, stride, k, b);
+            return core::array::from_fn(|r| eight[r % 8]);
+        }
+        tile_and_steps(token, init, a, stride, k, b)
+    }
 }
 
 /// See [`Isa::tile_steps`].

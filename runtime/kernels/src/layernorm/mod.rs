@@ -5,10 +5,12 @@ pub(crate) mod simd;
 
 use core::ops::Range;
 
+use scalar::Affine;
+
 use crate::error::{at_least, exact, length, row_range, rule, size, values};
 use crate::gemm::{DIM_MAX, TENSOR_MAX};
 use crate::isa::dispatch;
-use crate::scratch::space;
+use crate::scratch::{carve, space};
 use crate::{Kernel, Out, ParamError, SizeError};
 
 /// C·x and sums of C values of s16 stay below 2²⁹.
@@ -33,6 +35,19 @@ pub struct Gather<'a> {
     pub segments: usize,
     /// Rows of the input.
     pub input_rows: usize,
+}
+
+impl Gather<'_> {
+    /// Puts row `row` together.
+    fn join(&self, x: &[i16], row: usize, into: &mut [i16]) {
+        let segment = into.len() / self.segments;
+        let table = &self.table[row * self.segments..][..self.segments];
+        for (into, &from) in into.chunks_exact_mut(segment).zip(table) {
+            // A table that was never verified reads some row of the input.
+            let from = (from as usize).min(self.input_rows - 1);
+            into.copy_from_slice(&x[from * segment..][..segment]);
+        }
+    }
 }
 
 /// `y = (x − mean) / sqrt(variance + eps) · gamma + beta` per row; see "LayerNorm" in `docs/numerics.md`.
@@ -208,15 +223,20 @@ impl<'a> LayerNorm<'a> {
         dispatch(kernel, self, rows, x, out, scratch)
     }
 
-    /// Puts row `row` together.
-    #[inline]
-    fn gather_row(&self, gather: Gather<'_>, x: &[i16], row: usize, into: &mut [i16]) {
-        let segment = self.channels / gather.segments;
-        let table = &gather.table[row * gather.segments..][..gather.segments];
-        for (into, &from) in into.chunks_exact_mut(segment).zip(table) {
-            // A table that was never verified reads some row of the input.
-            let from = (from as usize).min(gather.input_rows - 1);
-            into.copy_from_slice(&x[from * segment..][..segment]);
+    /// Scratch for a row that is put together; empty without a gather.
+    fn joined<'s>(&self, scratch: &'s mut [i8]) -> Result<&'s mut [i16], SizeError> {
+        match self.gather {
+            None => Ok(&mut []),
+            Some(_) => Ok(carve(scratch, self.channels)?.0),
+        }
+    }
+
+    /// What follows the statistics.
+    fn affine(&self) -> Affine<'a> {
+        Affine {
+            factor: self.channels as i32,
+            gamma: self.gamma,
+            beta: self.beta,
         }
     }
 

@@ -5,7 +5,6 @@ use core::ops::Range;
 use super::{LayerNorm, rstd};
 use crate::isa::Reference;
 use crate::requantise::scalar::{round, sat8, sat16};
-use crate::scratch::carve;
 use crate::{Out, SizeError};
 
 impl Reference for LayerNorm<'_> {
@@ -18,26 +17,27 @@ impl Reference for LayerNorm<'_> {
         out: &mut Out<'_>,
         scratch: &mut [i8],
     ) -> Result<(), SizeError> {
-        if let Some(gather) = self.gather {
-            let (joined, _) = carve(scratch, self.channels)?;
-            for (index, row) in rows.enumerate() {
-                self.gather_row(gather, x, row, joined);
-                self.row_scalar(joined, out, index * self.channels);
-            }
-            return Ok(());
-        }
+        let joined = self.joined(scratch)?;
         for (index, row) in rows.enumerate() {
-            self.row_scalar(
-                &x[row * self.channels..][..self.channels],
-                out,
-                index * self.channels,
-            );
+            let x = self.row(x, row, joined);
+            self.row_scalar(x, out, index * self.channels);
         }
         Ok(())
     }
 }
 
 impl LayerNorm<'_> {
+    /// Row `row`: of `x`, or put together in `joined`.
+    fn row<'r>(&self, x: &'r [i16], row: usize, joined: &'r mut [i16]) -> &'r [i16] {
+        match self.gather {
+            None => &x[row * self.channels..][..self.channels],
+            Some(gather) => {
+                gather.join(x, row, joined);
+                joined
+            }
+        }
+    }
+
     fn row_scalar(&self, x: &[i16], out: &mut Out<'_>, first: usize) {
         let sum: i32 = x.iter().map(|&v| i32::from(v)).sum();
         let squares: u64 = x
@@ -46,12 +46,7 @@ impl LayerNorm<'_> {
             .sum();
         let (variance, shift) = self.variance(sum, squares);
         let rstd = rstd(variance.isqrt() as u32, shift);
-        let affine = Affine {
-            factor: self.channels as i32,
-            gamma: self.gamma,
-            beta: self.beta,
-        };
-        affine.row(x, sum, rstd, out, first);
+        self.affine().row(x, sum, rstd, out, first);
     }
 }
 

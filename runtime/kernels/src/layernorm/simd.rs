@@ -6,7 +6,6 @@ use super::scalar::Affine;
 use super::{LayerNorm, rstd};
 use crate::isa::{Isa, Vectorised};
 use crate::requantise::scalar::{sat8, sat16};
-use crate::scratch::carve;
 use crate::{Out, SizeError};
 
 /// Channels of a vector.
@@ -58,78 +57,57 @@ impl Vectorised for LayerNorm<'_> {
         out: &mut Out<'_>,
         scratch: &mut [i8],
     ) -> Result<(), SizeError> {
-        if let Some(gather) = self.gather {
-            let (joined, _) = carve::<i16>(scratch, self.channels)?;
-            for (index, row) in rows.enumerate() {
-                self.gather_row(gather, x, row, joined);
-                // SAFETY: `joined` is a row; `run` checked that `out` holds those of `rows`.
-                unsafe { self.some_rows(isa, joined.as_ptr(), 1, out, index)? };
-            }
-            return Ok(());
-        }
-        let first = x[rows.start * self.channels..].as_ptr();
-        // SAFETY: `run` checked that x holds all rows, and `out` those of `rows`.
-        unsafe { self.some_rows(isa, first, rows.len(), out, 0) }
-    }
-}
-
-impl LayerNorm<'_> {
-    /// `count` rows, to row `index` of `out` and those after it.
-    ///
-    /// # Safety
-    /// `x` is valid for reading `count` rows; `out` has as many from `index` on.
-    #[inline(always)]
-    unsafe fn some_rows<I: Isa>(
-        &self,
-        isa: I,
-        x: *const i16,
-        count: usize,
-        out: &mut Out<'_>,
-        index: usize,
-    ) -> Result<(), SizeError> {
-        let first = index * self.channels;
-        // SAFETY: the caller's promise.
+        let joined = self.joined(scratch)?;
+        // SAFETY: `run` checked that `out` holds `rows`, and x all rows.
         unsafe {
             match out {
-                Out::S8(y) => self.rows_simd(isa, count, x, y.as_mut_ptr().add(first)),
-                Out::S16(y) => self.rows_simd(isa, count, x, y.as_mut_ptr().add(first)),
+                Out::S8(y) => self.rows_simd(isa, rows, x, y.as_mut_ptr(), joined),
+                Out::S16(y) => self.rows_simd(isa, rows, x, y.as_mut_ptr(), joined),
                 Out::S16Add(_) | Out::S32(_) => return Err(SizeError::OutType),
             }
         }
         Ok(())
     }
+}
 
+impl LayerNorm<'_> {
     /// # Safety
-    /// `x` is valid for reading `count` rows, `y` for writing as many.
+    /// `x` is the whole input, and `y` valid for writing `rows`.
     #[inline(always)]
     unsafe fn rows_simd<I: Isa, E: Element>(
         &self,
         isa: I,
-        count: usize,
-        mut x: *const i16,
+        rows: Range<usize>,
+        x: &[i16],
         mut y: *mut E,
+        joined: &mut [i16],
     ) {
         let channels = self.channels;
-        let affine = Affine {
-            factor: channels as i32,
-            gamma: self.gamma,
-            beta: self.beta,
-        };
+        let affine = self.affine();
         let whole = channels - channels % LANES;
-        for _ in 0..count {
-            // SAFETY: `whole` and c stay within the row; gamma and beta are as long (`new`), and the channels fit an i16.
+        // Moved along from row to row, if there is no gather.
+        let mut next = x.as_ptr().wrapping_add(rows.start * channels);
+        for row in rows {
+            let mut x_row = next;
+            if let Some(gather) = self.gather {
+                gather.join(x, row, joined);
+                x_row = joined.as_ptr();
+            }
+            // SAFETY: a row of the input or of scratch; `whole` and c stay within it; gamma and beta are as long (`new`), a length that fits
+            // an i16.
             unsafe {
-                let (mut sum, mut squares) = isa.sum_and_squares(x, whole);
+                let (mut sum, mut squares) = isa.sum_and_squares(x_row, whole);
                 for c in whole..channels {
-                    let v = *x.add(c);
+                    let v = *x_row.add(c);
                     sum += i32::from(v);
                     squares += u64::from(v.unsigned_abs()) * u64::from(v.unsigned_abs());
                 }
                 let (variance, shift) = self.variance(sum, squares);
                 let rstd = rstd(isa.root(variance), shift);
-                affine.row_simd(isa, x, y, sum, rstd);
-                (x, y) = (x.add(channels), y.add(channels));
+                affine.row_simd(isa, x_row, y, sum, rstd);
             }
+            next = next.wrapping_add(channels);
+            y = y.wrapping_add(channels);
         }
     }
 }

@@ -142,11 +142,14 @@ impl MaxPool {
         // SAFETY: the caller's promise.
         unsafe {
             let mut max = E::load(isa, x);
-            for line in 0..window.lines {
-                for column in 0..window.columns {
-                    let tap = E::load(isa, x.add(line * pitch + column * channels));
-                    max = E::max(isa, max, tap);
+            let mut line = x;
+            for _ in 0..window.lines {
+                let mut tap = line;
+                for _ in 0..window.columns {
+                    max = E::max(isa, max, E::load(isa, tap));
+                    tap = tap.wrapping_add(channels);
                 }
+                line = line.wrapping_add(pitch);
             }
             max
         }

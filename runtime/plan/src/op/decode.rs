@@ -3,8 +3,8 @@
 use bytemuck::AnyBitPattern;
 use vitlet_kernels::{
     Add, Addend, Attention, AttentionQuantisation, AttentionShape, Bias, Conv, ConvShape,
-    Depthwise, Factor, Gate, Gather, Gemm, InType, LayerNorm, Linear, MaxPool, Mul, NormOutput,
-    Operand as Rows, Output, PoolLinear, Requantise, Term, View,
+    Depthwise, Factor, Gate, Gather, Gemm, GroupNorm, InType, LayerNorm, Linear, MaxPool, Mul,
+    NormOutput, Operand as Rows, Output, PoolLinear, Requantise, Term, View,
 };
 
 use super::{Contents, Op, OpKind, addend, code};
@@ -40,6 +40,7 @@ impl<'a> Op<'a> {
             code::ADD => OpKind::Add(words.add()?),
             code::MUL => OpKind::Mul(words.mul()?),
             code::MAX_POOL => OpKind::MaxPool(words.max_pool()?),
+            code::GROUP_NORM => OpKind::GroupNorm(words.group_norm()?),
             value => {
                 return Err(Problem::UnknownCode {
                     field: "kind",
@@ -241,21 +242,17 @@ impl<'a> Words<'a, '_> {
     }
 
     fn layer_norm(&mut self) -> Result<LayerNorm<'a>, Problem> {
-        let (rows, channels) = (self.take_size(), self.take_size());
-        let eps = u64::from(self.take()) | u64::from(self.take()) << 32;
-        let (gamma, beta) = (self.blob("gamma")?, self.blob("beta")?);
-        let output = match self.take() {
-            0 => NormOutput::S8,
-            1 => NormOutput::S16,
-            value => {
-                return Err(Problem::UnknownCode {
-                    field: "output",
-                    value,
-                });
-            }
-        };
+        let norm = self.norm()?;
         let (segments, input_rows) = (self.take_size(), self.take_size());
         let table = self.optional("gather")?;
+        let Norm {
+            rows,
+            channels,
+            eps,
+            gamma,
+            beta,
+            output,
+        } = norm;
         let norm = match self.contents {
             Contents::Verify => LayerNorm::new(rows, channels, eps, gamma, beta, output)?,
             Contents::Verified => {
@@ -277,6 +274,43 @@ impl<'a> Words<'a, '_> {
         Ok(match self.contents {
             Contents::Verify => norm.with_gather(gather)?,
             Contents::Verified => norm.with_gather_verified(gather)?,
+        })
+    }
+
+    fn group_norm(&mut self) -> Result<GroupNorm<'a>, Problem> {
+        let Norm {
+            rows,
+            channels,
+            eps,
+            gamma,
+            beta,
+            output,
+        } = self.norm()?;
+        Ok(match self.contents {
+            Contents::Verify => GroupNorm::new(rows, channels, eps, gamma, beta, output)?,
+            Contents::Verified => {
+                GroupNorm::new_verified(rows, channels, eps, gamma, beta, output)?
+            }
+        })
+    }
+
+    fn norm(&mut self) -> Result<Norm<'a>, Problem> {
+        Ok(Norm {
+            rows: self.take_size(),
+            channels: self.take_size(),
+            eps: u64::from(self.take()) | u64::from(self.take()) << 32,
+            gamma: self.blob("gamma")?,
+            beta: self.blob("beta")?,
+            output: match self.take() {
+                0 => NormOutput::S8,
+                1 => NormOutput::S16,
+                value => {
+                    return Err(Problem::UnknownCode {
+                        field: "output",
+                        value,
+                    });
+                }
+            },
         })
     }
 
@@ -401,6 +435,16 @@ impl<'a> Words<'a, '_> {
             value => Err(Problem::UnknownCode { field, value }),
         }
     }
+}
+
+/// What the normalisations have in common.
+struct Norm<'a> {
+    rows: usize,
+    channels: usize,
+    eps: u64,
+    gamma: &'a [f32],
+    beta: &'a [f32],
+    output: NormOutput,
 }
 
 /// Words that mean nothing are zero, so that a plan has one spelling.

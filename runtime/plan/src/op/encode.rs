@@ -2,8 +2,8 @@
 
 use bytemuck::cast_slice;
 use vitlet_kernels::{
-    Add, Addend, Attention, Conv, ConvShape, Depthwise, Gemm, LayerNorm, Mul, NormOutput,
-    Operand as Rows, Output, Requantise,
+    Add, Addend, Attention, Conv, ConvShape, Depthwise, Gemm, GroupNorm, LayerNorm, Mul,
+    NormOutput, Operand as Rows, Output, Requantise,
 };
 
 use super::{Op, OpKind, addend, code, dtype_of};
@@ -27,6 +27,7 @@ impl Op<'_> {
             OpKind::Add(_) => code::ADD,
             OpKind::Mul(_) => code::MUL,
             OpKind::MaxPool(_) => code::MAX_POOL,
+            OpKind::GroupNorm(_) => code::GROUP_NORM,
         };
         let mut record = Record {
             words: [0; OP_WORDS],
@@ -46,6 +47,7 @@ impl Op<'_> {
             OpKind::PoolLinear(op) => record.linear(op.pooled_rows(), op.gemm()),
             OpKind::Add(op) => record.add(op),
             OpKind::Mul(op) => record.mul(op),
+            OpKind::GroupNorm(op) => record.group_norm(op),
             OpKind::MaxPool(op) => {
                 record.shape(op.shape());
                 record.push(&[dtype_of(op.element()) as u32]);
@@ -174,17 +176,34 @@ impl Record<'_> {
     fn layer_norm(&mut self, norm: &LayerNorm<'_>) -> Result<(), WriteError> {
         self.size(norm.rows())?;
         self.size(norm.channels())?;
-        self.push(&[norm.eps() as u32, (norm.eps() >> 32) as u32]);
-        self.f32_blob(norm.gamma())?;
-        self.f32_blob(norm.beta())?;
-        self.push(&[match norm.output() {
-            NormOutput::S8 => 0,
-            NormOutput::S16 => 1,
-        }]);
+        self.affine(norm.eps(), [norm.gamma(), norm.beta()], norm.output())?;
         let gather = norm.gather();
         self.size(gather.map_or(0, |gather| gather.segments))?;
         self.size(gather.map_or(0, |gather| gather.input_rows))?;
         self.table(gather.map(|gather| gather.table))
+    }
+
+    fn group_norm(&mut self, norm: &GroupNorm<'_>) -> Result<(), WriteError> {
+        self.size(norm.rows())?;
+        self.size(norm.channels())?;
+        self.affine(norm.eps(), [norm.gamma(), norm.beta()], norm.output())
+    }
+
+    fn affine(
+        &mut self,
+        eps: u64,
+        arrays: [&[f32]; 2],
+        output: NormOutput,
+    ) -> Result<(), WriteError> {
+        self.push(&[eps as u32, (eps >> 32) as u32]);
+        for array in arrays {
+            self.f32_blob(array)?;
+        }
+        self.push(&[match output {
+            NormOutput::S8 => 0,
+            NormOutput::S16 => 1,
+        }]);
+        Ok(())
     }
 
     fn attention(&mut self, attention: &Attention<'_>) -> Result<(), WriteError> {

@@ -15,8 +15,8 @@ mod decode;
 mod encode;
 
 use vitlet_kernels::{
-    Add, Addend, Attention, Conv, Depthwise, Gemm, InType, K_ALIGN, LayerNorm, Linear, MaxPool,
-    Mul, NR, NormOutput, Operand as Rows, Output, PoolLinear, Requantise, Term, padded_k,
+    Add, Addend, Attention, Conv, Depthwise, Gemm, GroupNorm, InType, K_ALIGN, LayerNorm, Linear,
+    MaxPool, Mul, NR, NormOutput, Operand as Rows, Output, PoolLinear, Requantise, Term, padded_k,
 };
 
 use crate::error::Problem;
@@ -47,6 +47,8 @@ pub enum OpKind<'a> {
     Mul(Mul<'a>),
     /// Maximum under a window. Input: x.
     MaxPool(MaxPool),
+    /// Normalisation of a whole S16 map. Input: x.
+    GroupNorm(GroupNorm<'a>),
 }
 
 /// One step of a plan.
@@ -73,6 +75,7 @@ mod code {
     pub(super) const ADD: u32 = 6;
     pub(super) const MUL: u32 = 7;
     pub(super) const MAX_POOL: u32 = 8;
+    pub(super) const GROUP_NORM: u32 = 9;
 }
 
 /// The codes of [`Addend`] in a record.
@@ -144,7 +147,7 @@ impl Operand {
 }
 
 impl<'a> OpKind<'a> {
-    /// The kind's name: `conv`, `linear`, `depthwise`, `layernorm`, `attention`, `pool_linear`, `add`, `mul` or `max_pool`.
+    /// The kind's name: `conv`, `linear`, `depthwise`, `layernorm`, `attention`, `pool_linear`, `add`, `mul`, `max_pool` or `groupnorm`.
     pub const fn name(&self) -> &'static str {
         match self {
             OpKind::Conv(_) => "conv",
@@ -156,6 +159,7 @@ impl<'a> OpKind<'a> {
             OpKind::Add(_) => "add",
             OpKind::Mul(_) => "mul",
             OpKind::MaxPool(_) => "max_pool",
+            OpKind::GroupNorm(_) => "groupnorm",
         }
     }
 
@@ -171,6 +175,7 @@ impl<'a> OpKind<'a> {
             OpKind::Add(op) => op.rows(),
             OpKind::Mul(op) => op.rows(),
             OpKind::MaxPool(op) => op.rows(),
+            OpKind::GroupNorm(op) => op.rows(),
         }
     }
 
@@ -186,6 +191,7 @@ impl<'a> OpKind<'a> {
             OpKind::Add(op) => op.macs(),
             OpKind::Mul(op) => op.macs(),
             OpKind::MaxPool(op) => op.macs(),
+            OpKind::GroupNorm(op) => op.macs(),
         }
     }
 
@@ -201,6 +207,7 @@ impl<'a> OpKind<'a> {
             OpKind::Add(op) => op.scratch_len(),
             OpKind::Mul(op) => op.scratch_len(),
             OpKind::MaxPool(op) => op.scratch_len(),
+            OpKind::GroupNorm(op) => op.scratch_len(),
         }
     }
 
@@ -215,7 +222,8 @@ impl<'a> OpKind<'a> {
             | OpKind::Attention(_)
             | OpKind::Add(_)
             | OpKind::Mul(_)
-            | OpKind::MaxPool(_) => None,
+            | OpKind::MaxPool(_)
+            | OpKind::GroupNorm(_) => None,
         }
     }
 
@@ -235,7 +243,8 @@ impl<'a> OpKind<'a> {
             (_, Some(Output::S16)) => DType::S16,
             (_, Some(Output::S32)) => DType::S32,
             (OpKind::MaxPool(op), None) => dtype_of(op.element()),
-            (OpKind::LayerNorm(norm), None) if norm.output() == NormOutput::S16 => DType::S16,
+            (OpKind::LayerNorm(op), None) => norm_dtype(op.output()),
+            (OpKind::GroupNorm(op), None) => norm_dtype(op.output()),
             (_, None) => DType::S8,
         }
     }
@@ -254,6 +263,7 @@ impl<'a> OpKind<'a> {
             OpKind::LayerNorm(op) => {
                 Operand::output(dtype, op.rows() * op.channels(), op.channels())
             }
+            OpKind::GroupNorm(op) => Operand::output(dtype, op.input_len(), op.channels()),
             OpKind::Attention(op) => {
                 let [.., out] = op.operands();
                 Operand::output(dtype, op.output_len(), out.view.row_stride)
@@ -280,6 +290,7 @@ impl<'a> OpKind<'a> {
                 let channels = op.channels() / segments.max(1);
                 Operand::new("x", DType::S16, op.input_len(), channels)
             }
+            OpKind::GroupNorm(op) => Operand::new("x", DType::S16, op.input_len(), op.channels()),
             OpKind::MaxPool(op) => Operand {
                 dtype: dtype_of(op.element()),
                 ..x(op.shape().input_len(), op.shape().in_c as usize)
@@ -331,7 +342,8 @@ impl<'a> OpKind<'a> {
             | OpKind::LayerNorm(_)
             | OpKind::Add(_)
             | OpKind::Mul(_)
-            | OpKind::MaxPool(_) => Ok(()),
+            | OpKind::MaxPool(_)
+            | OpKind::GroupNorm(_) => Ok(()),
         }
     }
 }
@@ -367,6 +379,13 @@ fn mul_inputs(op: &Mul<'_>) -> [Option<Operand>; 3] {
         Some(Operand::new("b", b, op.b_len(), op.b().stride)),
         None,
     ]
+}
+
+const fn norm_dtype(output: NormOutput) -> DType {
+    match output {
+        NormOutput::S8 => DType::S8,
+        NormOutput::S16 => DType::S16,
+    }
 }
 
 /// The type of a tensor for an operand whose type is a parameter.
@@ -428,7 +447,8 @@ impl<'a> Op<'a> {
             | OpKind::PoolLinear(_)
             | OpKind::Add(_)
             | OpKind::Mul(_)
-            | OpKind::MaxPool(_) => None,
+            | OpKind::MaxPool(_)
+            | OpKind::GroupNorm(_) => None,
         }
     }
 

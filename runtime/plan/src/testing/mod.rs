@@ -27,10 +27,12 @@
 //! | pool: max 3×3, stride 2 | narrow | s8 4×4×8 | |
 //! | wide, side: linear 8 → 8 | narrow; pool | a part each | a concatenation |
 //! | mix: attention | side, both parts | s8, 16 rows | a part and the whole |
-//! | norm3, down: conv 2×2, stride 2 | position | s16 4×4×12 | |
+//! | norm3: groupnorm | position | s8 | |
+//! | down: conv 2×2, stride 2 | norm3 | s16 4×4×12 | |
 //! | merge: layernorm, merged: linear 32 → 12 | sum, down | s16, in place | four rows of 8 gathered to one of 32 |
 //! | mixed: linear 8 → 12 | mix, merged | s16, in place | |
-//! | peak: max over all rows, peak8: add, aux: linear | sum | 10 logits, s32 | s16, a table after a sum |
+//! | level: layernorm | sum | s16 | |
+//! | peak: max over all rows, peak8: add, aux: linear | level | 10 logits, s32 | s16, a table after a sum |
 //! | norm4, head: pooled linear | mixed | 10 logits, s32 | N and K not multiples of 8 and 16 |
 //! | logits: add | head, aux | 10 logits, s32 | two s32 tensors |
 
@@ -44,6 +46,8 @@ mod net;
 use alloc::vec::Vec;
 
 use net::{Epilogue, Net, Operand, Random, Second, Seen, shape};
+
+use vitlet_kernels::NormOutput;
 
 use crate::format::{checksum, header};
 use crate::{AlignedBytes, DType, OpKind, Plan, TensorId};
@@ -71,7 +75,7 @@ fn global_block(net: &mut Net, image: TensorId) -> TensorId {
     let stem = net.tensor("stem", DType::S16, [1, 8, 8, 8], 768);
     net.conv("stem", image, stem, shape([16, 16, 3], [8, 8, 8], 3, 2, 1));
     let norm1 = net.tensor("norm1", DType::S8, [1, 1, 64, 8], 1792);
-    net.layer_norm("norm1", stem, norm1, [64, 8]);
+    net.layer_norm("norm1", stem, norm1, [64, 8], NormOutput::S8);
     let qkv = net.per_head("qkv", 2304);
     net.linear("qkv", (norm1, None), qkv, [64, 8, 24], Epilogue::Symmetric);
     let attention = net.tensor("attention", DType::S8, [1, 1, 64, 8], 1792);
@@ -86,7 +90,7 @@ fn global_block(net: &mut Net, image: TensorId) -> TensorId {
         Epilogue::Stream,
     );
     let norm2 = net.tensor("norm2", DType::S8, [1, 1, 64, 8], 0);
-    net.layer_norm("norm2", stream, norm2, [64, 8]);
+    net.layer_norm("norm2", stream, norm2, [64, 8], NormOutput::S8);
     let fc1 = net.tensor("fc1", DType::S8, [1, 8, 8, 16], 2304);
     net.linear("fc1", (norm2, None), fc1, [64, 8, 16], Epilogue::Table);
     let dwconv = net.tensor("dwconv", DType::S8, [1, 8, 8, 16], 3328);
@@ -107,7 +111,7 @@ fn global_block(net: &mut Net, image: TensorId) -> TensorId {
 /// As in Swin, with the shortcut of SepViT.
 fn window_block(net: &mut Net, stream: TensorId) -> TensorId {
     let norm = net.tensor("norm_w", DType::S8, [1, 1, 64, 8], 0);
-    net.layer_norm("norm_w", stream, norm, [64, 8]);
+    net.layer_norm("norm_w", stream, norm, [64, 8], NormOutput::S8);
     let qkv = net.per_head("qkv_w", 2816);
     net.linear("qkv_w", (norm, None), qkv, [64, 8, 24], Epilogue::Symmetric);
     let windows = net.tensor("windows", DType::S8, [1, 1, 64, 8], 512);
@@ -187,7 +191,7 @@ fn concatenation(net: &mut Net, position: TensorId) -> TensorId {
 /// Two ways to a map of half the size, and what comes from elsewhere.
 fn merging(net: &mut Net, sum: TensorId, position: TensorId, mix: TensorId) -> TensorId {
     let norm3 = net.tensor("norm3", DType::S8, [1, 8, 8, 8], 0);
-    net.layer_norm("norm3", position, norm3, [64, 8]);
+    net.group_norm("norm3", position, norm3, [64, 8]);
     let down = net.tensor("down", DType::S16, [1, 4, 4, 12], 768);
     net.conv("down", norm3, down, shape([8, 8, 8], [4, 4, 12], 2, 2, 0));
     let merge = net.tensor("merge", DType::S8, [1, 1, 16, 32], 2304);
@@ -215,10 +219,12 @@ fn merging(net: &mut Net, sum: TensorId, position: TensorId, mix: TensorId) -> T
 /// As in Dual-ViT: two classifiers, whose logits are added.
 fn heads(net: &mut Net, sum: TensorId, mixed: TensorId) -> TensorId {
     let classes = [1, 1, 1, TINY_CLASSES as u32];
+    let level = net.fresh("level", DType::S16, [1, 1, 64, 8]);
+    net.layer_norm("level", sum, level, [64, 8], NormOutput::S16);
     let peak = net.fresh("peak", DType::S16, [1, 1, 1, 8]);
     net.max_pool(
         "peak",
-        Operand::s16(sum),
+        Operand::s16(level),
         peak,
         shape([64, 1, 8], [1, 1, 8], 64, 1, 0),
     );
@@ -234,7 +240,7 @@ fn heads(net: &mut Net, sum: TensorId, mixed: TensorId) -> TensorId {
         Epilogue::Logits,
     );
     let norm4 = net.tensor("norm4", DType::S8, [1, 1, 16, 12], 0);
-    net.layer_norm("norm4", mixed, norm4, [16, 12]);
+    net.layer_norm("norm4", mixed, norm4, [16, 12], NormOutput::S8);
     let head = net.tensor("head", DType::S32, classes, 2816);
     net.head("head", norm4, head, [16, 12, TINY_CLASSES]);
     let logits = net.tensor("logits", DType::S32, classes, 2880);

@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 
 use vitlet_kernels::{
     Add, Addend, Attention, AttentionQuantisation, AttentionShape, Bias, Conv, ConvShape,
-    Depthwise, Factor, Gate, Gather, Gemm, InType, LayerNorm, Linear, MaxPool, Mul, NormOutput,
-    Operand as Rows, Output, PoolLinear, Requantise, Term, View, pack, packed_len, padded_n,
+    Depthwise, Factor, Gate, Gather, Gemm, GroupNorm, InType, LayerNorm, Linear, MaxPool, Mul,
+    NormOutput, Operand as Rows, Output, PoolLinear, Requantise, Term, View, pack, packed_len,
+    padded_n,
 };
 use vitlet_preprocess::{Interpolation, Preprocess, Resize};
 
@@ -399,11 +400,25 @@ impl Net {
         x: TensorId,
         y: TensorId,
         [rows, channels]: [usize; 2],
+        output: NormOutput,
     ) {
-        let (gamma, beta) = self.affine(channels);
-        let norm = LayerNorm::new(rows, channels, 1000, &gamma, &beta, NormOutput::S8)
-            .expect("valid layernorm");
+        let (gamma, beta) = self.affine(channels, output);
+        let norm =
+            LayerNorm::new(rows, channels, 1000, &gamma, &beta, output).expect("valid layernorm");
         self.op(name, OpKind::LayerNorm(norm), [Some(x), None, None], y);
+    }
+
+    pub(super) fn group_norm(
+        &mut self,
+        name: &str,
+        x: TensorId,
+        y: TensorId,
+        [rows, channels]: [usize; 2],
+    ) {
+        let (gamma, beta) = self.affine(channels, NormOutput::S8);
+        let norm = GroupNorm::new(rows, channels, 1000, &gamma, &beta, NormOutput::S8)
+            .expect("valid groupnorm");
+        self.op(name, OpKind::GroupNorm(norm), [Some(x), None, None], y);
     }
 
     /// Layer norm of the 16 blocks of 2×2 pixels of an 8×8 map, each in the order of Swin's patch merging: columns outermost.
@@ -415,7 +430,7 @@ impl Net {
             })
         };
         let table: Vec<u32> = (0..16).flat_map(block).collect();
-        let (gamma, beta) = self.affine(32);
+        let (gamma, beta) = self.affine(32, NormOutput::S8);
         let norm = LayerNorm::new(16, 32, 1000, &gamma, &beta, NormOutput::S8)
             .and_then(|norm| {
                 norm.with_gather(Gather {
@@ -428,10 +443,15 @@ impl Net {
         self.op(name, OpKind::LayerNorm(norm), [Some(x), None, None], y);
     }
 
-    fn affine(&mut self, channels: usize) -> (Vec<f32>, Vec<f32>) {
+    /// Gamma and beta.
+    fn affine(&mut self, channels: usize, output: NormOutput) -> (Vec<f32>, Vec<f32>) {
+        let unit = match output {
+            NormOutput::S8 => 1.0,
+            NormOutput::S16 => 100.0,
+        };
         let mut numbers = |from: f32, span: f32| {
             (0..channels)
-                .map(|_| from + self.random.unit() * span)
+                .map(|_| (from + self.random.unit() * span) * unit)
                 .collect()
         };
         (numbers(30.0, 20.0), numbers(-5.0, 10.0))

@@ -7,7 +7,7 @@
 
 use super::super::{Attention, AttentionShape};
 use super::workspace::Workspace;
-use crate::gemm::NR;
+use crate::gemm::{NR, padded_n};
 use crate::isa::{Isa, Routine};
 
 /// Expands a window's bias of head `head`.
@@ -67,28 +67,83 @@ impl Routine for CopyRuns<'_> {
     }
 }
 
-/// The bias of query `query` for all keys; the slice may go on. Zeros if there is none.
-#[inline(always)]
-pub(super) fn bias_row<'b>(
-    op: &Attention<'b>,
-    head: usize,
-    query: usize,
-    expanded: &'b [i32],
-) -> &'b [i32] {
-    let Some(bias) = &op.bias else {
-        return expanded;
-    };
-    match bias.window {
-        None => {
-            let AttentionShape { queries, keys, .. } = op.shape;
-            &bias.table[(head * queries + query) * keys..]
-        }
-        Some([height, width]) => {
+/// The bias of query after query, as pointers that can be read for the number of keys rounded up to 8. What they give past the last key may be anything.
+pub(super) struct BiasRows {
+    row: *const i32,
+    /// From a query to the next.
+    step: usize,
+    /// Queries to the end of the window's line; how many a line has, and what it takes back to the next.
+    left: usize,
+    width: usize,
+    back: usize,
+    /// Rows behind this one cannot be read past the last key: they are copied to `copy`.
+    last: *const i32,
+    copy: *mut i32,
+    keys: usize,
+}
+
+impl BiasRows {
+    /// Queries from `query` on.
+    #[inline(always)]
+    pub(super) fn new(op: &Attention<'_>, head: usize, query: usize, work: &mut [i32]) -> Self {
+        let AttentionShape { queries, keys, .. } = op.shape;
+        let expanded = work.as_ptr();
+        let mut this = Self {
+            row: expanded,
+            step: 0,
+            left: usize::MAX,
+            width: 0,
+            back: 0,
+            last: core::ptr::without_provenance(usize::MAX),
+            copy: work.as_mut_ptr(),
+            keys,
+        };
+        let Some(bias) = &op.bias else {
+            // Zeros for every query.
+            return this;
+        };
+        if let Some([height, width]) = bias.window {
             let (height, width) = (height as usize, width as usize);
             let (y, x) = (query / width, query % width);
-            &expanded[(x * (2 * height - 1) + height - 1 - y) * width..]
+            this.step = (2 * height - 1) * width;
+            this.row = expanded.wrapping_add(x * this.step + (height - 1 - y) * width);
+            (this.left, this.width) = (width - x, width);
+            this.back = width * this.step + width;
+        } else {
+            let table = bias.table.as_ptr_range();
+            this.row = table.start.wrapping_add((head * queries + query) * keys);
+            this.step = keys;
+            this.last = table.end.wrapping_sub(padded_n(keys));
         }
+        this
     }
+
+    /// The row of this query; goes on to the next.
+    #[inline(always)]
+    pub(super) fn next(&mut self) -> *const i32 {
+        let row = self.row;
+        self.row = self.row.wrapping_add(self.step);
+        self.left -= 1;
+        if self.left == 0 {
+            self.row = self.row.wrapping_sub(self.back);
+            self.left = self.width;
+        }
+        if row > self.last {
+            // SAFETY: the row has `keys` elements, and `copy` as many rounded up to 8 (`Sizes`).
+            unsafe { copy_row(row, self.copy, self.keys) };
+            return self.copy;
+        }
+        row
+    }
+}
+
+/// # Safety
+/// `row` is valid for reading `keys` elements, `copy` for writing them.
+#[cold]
+#[inline(never)]
+unsafe fn copy_row(row: *const i32, copy: *mut i32, keys: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { core::ptr::copy_nonoverlapping(row, copy, keys) };
 }
 
 /// Writes the labels of a group; returns whether they differ, that is, whether anything is masked.

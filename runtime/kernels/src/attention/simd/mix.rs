@@ -1,107 +1,143 @@
-//! Planes times values, for up to 8 query rows.
+//! Planes times values. A query row's two planes are two rows of a tile, so that both sums are in registers when they are joined.
 
-use super::weights::{ZEROS, plane_row};
+use super::weights::ZEROS;
 use super::workspace::Workspace;
 use super::{Group, Part};
 use crate::gemm::{K_STEP, NR, padded_k};
 use crate::isa::{Isa, Routine, unroll};
 use crate::requantise::simd::quantise8;
 
-/// R query rows of a group, whose planes and whose values of a slot are in `work`.
-pub(super) struct Mix<'w, 's, 'g, 'a, const R: usize> {
-    group: &'w Group<'g, 'a>,
-    work: &'w Workspace<'s>,
-    /// The head's first element in each row of the output, or of a spare one.
-    y: [*mut i8; R],
-    /// The first row of the planes.
-    row: usize,
+/// Blocks of P / 2 query rows, whose planes and whose values of a slot are in `work`: P rows of a tile.
+pub(super) struct Mix<'w, 's, 'g, 'a, 'p, 'o, const P: usize> {
+    pub(super) group: &'w Group<'g, 'a>,
+    pub(super) work: &'w mut Workspace<'s>,
+    pub(super) part: &'p mut Part<'o>,
+    /// Counted over all groups.
+    pub(super) slot: usize,
+    /// The first query row, counted in the group.
+    pub(super) query: usize,
+    /// Its row of the planes.
+    pub(super) row: usize,
+    pub(super) blocks: usize,
 }
 
-impl<'w, 's, 'g, 'a, const R: usize> Mix<'w, 's, 'g, 'a, R> {
-    /// Query rows `query..query + R` for a slot, counted over all groups.
-    #[inline(always)]
-    pub(super) fn new(
-        group: &'w Group<'g, 'a>,
-        slot: usize,
-        query: usize,
-        part: &mut Part<'_>,
-        work: &'w mut Workspace<'s>,
-    ) -> Self {
-        let (out, head) = (&group.op.out, group.head.index);
-        let first = slot * group.op.shape.queries + query;
-        let mut y = [work.spare.as_mut_ptr(); R];
-        for (r, y) in y.iter_mut().enumerate() {
-            let row = out.row(first + r).wrapping_sub(part.rows.start);
-            if row < part.rows.len() {
-                // The row is in the part, and the heads lie within a row (`new`).
-                *y = part.out.as_mut_ptr().wrapping_add(out.view.at(head, row));
-            }
-        }
-        Self {
-            group,
-            work,
-            y,
-            row: plane_row(group, query),
-        }
-    }
-}
-
-impl<const R: usize> Routine for Mix<'_, '_, '_, '_, R> {
+impl<const P: usize> Routine for Mix<'_, '_, '_, '_, '_, '_, P> {
     type Output = ();
 
     #[inline(always)]
-    fn simd<I: Isa>(self, isa: I) {
-        let (op, work, row) = (self.group.op, self.work, self.row);
-        let (head_dim, keys) = (op.shape.head_dim, op.shape.keys);
-        let pitch = padded_k(keys);
-        // Keys in tiles of 16, and the last few in steps of 4.
-        let (whole, steps) = match (keys & !15, (keys & 15).div_ceil(K_STEP)) {
-            (0, _) | (_, 4) => (pitch, 0),
-            split => split,
-        };
-        let factors = &work.factors[row..][..R];
-        let weight = isa.splat_f32(128.0);
-        let zero_point = isa.splat_i16(i16::from(op.quantisation.zero_point));
-        let min = isa.splat_i16(i16::from(op.quantisation.min));
-        let mut d = 0;
-        while d < head_dim {
-            // SAFETY: planes have R rows from `row` on; `d` is a multiple of 8 below the padded head size; y has the columns that there are.
-            unsafe {
-                let values = work.values.as_ptr().add(d * pitch);
-                let rest = values.add(NR * whole);
-                let plane = work.high.as_ptr().add(row * pitch);
-                let high = isa.tile::<R>(ZEROS.as_ptr(), plane, pitch, whole, values);
-                let high = isa.tile_steps::<R>(high, plane.add(whole), pitch, steps, rest);
-                let plane = work.low.as_ptr().add(row * pitch);
-                let low = isa.tile::<R>(ZEROS.as_ptr(), plane, pitch, whole, values);
-                let low = isa.tile_steps::<R>(low, plane.add(whole), pitch, steps, rest);
-                unroll!(R, r, {
-                    let high = isa.mul_f32(isa.to_f32(high[r]), weight);
-                    let mixed = isa.add_f32(high, isa.to_f32(low[r]));
-                    let scaled = isa.mul_f32(mixed, isa.splat_f32(factors[r]));
-                    let q = quantise8(isa, scaled, zero_point, min);
-                    store_columns(isa, self.y[r].add(d), q, head_dim - d);
-                });
-            }
-            d += NR;
+    fn simd<I: Isa>(mut self, isa: I) {
+        for _ in 0..self.blocks {
+            let y = self.rows();
+            // SAFETY: `rows` gives rows that can be written; planes and values are in `work`.
+            unsafe { self.block(isa, y) };
+            self.query += P / 2;
+            self.row += P / 2;
         }
     }
 }
 
-/// Stores the first `count` values, at most 8.
-///
-/// # Safety
-/// `y` is valid for writing that many.
-#[inline(always)]
-unsafe fn store_columns<I: Isa>(isa: I, y: *mut i8, v: I::I16, count: usize) {
-    // SAFETY: the caller's promise; the buffer has 8 elements.
-    unsafe {
-        if count >= NR {
-            isa.store_sat8(y, v);
-        } else {
-            let mut buffer = [0; NR];
-            isa.store_sat8(buffer.as_mut_ptr(), v);
-            core::ptr::copy_nonoverlapping(buffer.as_ptr(), y, count);
+impl<const P: usize> Mix<'_, '_, '_, '_, '_, '_, P> {
+    /// The head's first element in each row of the output, or of a spare one.
+    #[inline(always)]
+    fn rows(&mut self) -> [*mut i8; P] {
+        let (op, part) = (self.group.op, &mut *self.part);
+        let first = self.slot * op.shape.queries + self.query;
+        let table = op.out.rows.map(|rows| &rows[first..][..P / 2]);
+        // What lies in the part lies in `out`, and the heads within a row (`new`).
+        let out = part.out.as_mut_ptr();
+        let out = out.wrapping_add(op.out.view.at(self.group.head.index, 0));
+        let (start, count) = (part.rows.start, part.rows.len());
+        let mut y = [self.work.spare.as_mut_ptr(); P];
+        unroll!(P, r, {
+            if r < P / 2 {
+                let row = table.map_or(first + r, |rows| rows[r] as usize);
+                let row = row.wrapping_sub(start);
+                if row < count {
+                    y[r] = out.wrapping_add(row * op.out.view.row_stride);
+                }
+            }
+        });
+        y
+    }
+
+    /// # Safety
+    /// `y` are P / 2 rows of the head; planes and values are in `work`.
+    #[inline(always)]
+    unsafe fn block<I: Isa>(&self, isa: I, y: [*mut i8; P]) {
+        let op = self.group.op;
+        let (head_dim, keys) = (op.shape.head_dim, op.shape.keys);
+        let pitch = padded_k(keys);
+        // SAFETY: there are P planes and P / 2 factors from `row` on, a panel of values for every 8 channels, and `head_dim` channels of every row of y.
+        unsafe {
+            let panel = Panel::<P> {
+                planes: self.work.planes.as_ptr().add(2 * self.row * pitch),
+                pitch,
+                keys: keys.next_multiple_of(K_STEP),
+                factors: self.work.factors.as_ptr().add(self.row),
+                zero_point: op.quantisation.zero_point,
+                min: op.quantisation.min,
+            };
+            let mut values = self.work.values.as_ptr();
+            let mut d = 0;
+            while d + NR <= head_dim {
+                let q = panel.mix(isa, values);
+                unroll!(P, r, {
+                    if r < P / 2 {
+                        isa.store_sat8(y[r].add(d), q[r]);
+                    }
+                });
+                values = values.add(NR * pitch);
+                d += NR;
+            }
+            if d < head_dim {
+                let q = panel.mix(isa, values);
+                let mut rows = [[0; NR]; P];
+                unroll!(P, r, {
+                    isa.store_sat8(rows[r].as_mut_ptr(), q[r]);
+                });
+                for r in 0..P / 2 {
+                    core::ptr::copy_nonoverlapping(rows[r].as_ptr(), y[r].add(d), head_dim - d);
+                }
+            }
         }
+    }
+}
+
+/// What the panels of a block have in common.
+struct Panel<const P: usize> {
+    planes: *const i8,
+    pitch: usize,
+    /// Rounded up to 4.
+    keys: usize,
+    factors: *const f32,
+    zero_point: i8,
+    min: i8,
+}
+
+impl<const P: usize> Panel<P> {
+    /// 8 channels of P / 2 rows, in the first half of the result.
+    ///
+    /// # Safety
+    /// `planes` are P rows and `values` a panel of `keys`; there are P / 2 factors.
+    #[inline(always)]
+    unsafe fn mix<I: Isa>(&self, isa: I, values: *const i8) -> [I::I16; P] {
+        let zero_point = isa.splat_i16(i16::from(self.zero_point));
+        let min = isa.splat_i16(i16::from(self.min));
+        let mut q = [zero_point; P];
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (init, planes) = (ZEROS.as_ptr(), self.planes);
+            let acc = isa.tile_ragged::<P>(init, planes, self.pitch, self.keys, values);
+            unroll!(P, r, {
+                if r < P / 2 {
+                    // P is 2 at least: the remainders are only for the compiler.
+                    let (high, low) = (acc[2 * r % P], acc[(2 * r + 1) % P]);
+                    let mixed = isa.add_f32(isa.to_f32(high), isa.to_f32_by_128(low));
+                    let scaled = isa.mul_f32(mixed, isa.splat_f32(*self.factors.add(r)));
+                    q[r] = quantise8(isa, scaled, zero_point, min);
+                }
+            });
+        }
+        q
     }
 }

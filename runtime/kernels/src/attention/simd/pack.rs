@@ -3,15 +3,17 @@
 use super::super::operand::Operand;
 use super::Group;
 use super::workspace::Workspace;
+use crate::gemm::simd::Rows;
 use crate::gemm::{K_ALIGN, K_STEP, NR, padded_k};
 use crate::isa::{Isa, Routine};
 
-/// One head of an operand's rows.
+/// One head of some of an operand's elements.
 #[derive(Clone, Copy)]
 struct Source<'o> {
+    /// Their rows, if there is a table; else they are those from `first` on.
     rows: Option<&'o [u32]>,
-    /// Index of the first element.
     first: usize,
+    count: usize,
     tensor_rows: usize,
     /// The last row, constants included.
     last_row: usize,
@@ -23,11 +25,13 @@ struct Source<'o> {
 
 impl<'o> Source<'o> {
     /// `tensor` holds all rows of the operand (`run` has checked it).
-    fn new(operand: &Operand<'o>, tensor: &[i8], head: usize, first: usize) -> Self {
+    #[inline(always)]
+    fn new(operand: &Operand<'o>, tensor: &[i8], head: usize, first: usize, count: usize) -> Self {
         let offset = operand.view.at(head, 0);
         Self {
-            rows: operand.rows,
+            rows: operand.rows.map(|rows| &rows[first..][..count]),
             first,
+            count,
             tensor_rows: operand.tensor_rows,
             last_row: operand.tensor_rows + operand.constant_rows() - 1,
             stride: operand.view.row_stride,
@@ -36,37 +40,49 @@ impl<'o> Source<'o> {
         }
     }
 
-    /// Row of element `first + index`: head size bytes that can be read. (Computed without claims on the allocation; see the callers.)
+    /// Head size bytes that can be read.
+    ///
+    /// # Safety
+    /// `index` < `count`.
     #[inline(always)]
-    fn row(&self, index: usize) -> *const i8 {
+    unsafe fn row(&self, index: usize) -> *const i8 {
         let row = match self.rows {
             None => self.first + index,
-            Some(rows) => (rows[self.first + index] as usize).min(self.last_row),
+            // SAFETY: the table has `count` elements.
+            Some(rows) => (unsafe { *rows.get_unchecked(index) } as usize).min(self.last_row),
         };
-        match row.checked_sub(self.tensor_rows) {
-            None => self.tensor.wrapping_add(row * self.stride),
-            Some(row) => self.constants.wrapping_add(row * self.stride),
+        if row < self.tensor_rows {
+            self.tensor.wrapping_add(row * self.stride)
+        } else {
+            let row = row - self.tensor_rows;
+            self.constants.wrapping_add(row * self.stride)
         }
     }
 
-    /// The rows of 4 elements, of which the last is repeated from `count` on.
+    /// The rows of 4 elements, of which the last is repeated if there are fewer.
+    ///
+    /// # Safety
+    /// `index` < `count`.
     #[inline(always)]
-    fn four(&self, index: usize, count: usize) -> [*const i8; 4] {
-        if index + K_STEP <= count {
-            return [
+    unsafe fn four(&self, index: usize) -> [*const i8; 4] {
+        let last = self.count - 1;
+        // SAFETY: no index is above `last`.
+        unsafe {
+            if index + 3 <= last {
+                return [
+                    self.row(index),
+                    self.row(index + 1),
+                    self.row(index + 2),
+                    self.row(index + 3),
+                ];
+            }
+            [
                 self.row(index),
-                self.row(index + 1),
-                self.row(index + 2),
-                self.row(index + 3),
-            ];
+                self.row(last.min(index + 1)),
+                self.row(last.min(index + 2)),
+                self.row(last),
+            ]
         }
-        let last = count - 1;
-        [
-            self.row(index),
-            self.row(last.min(index + 1)),
-            self.row(last.min(index + 2)),
-            self.row(last.min(index + 3)),
-        ]
     }
 }
 
@@ -109,17 +125,17 @@ fn advance(rows: [*const i8; 4], d: usize) -> [*const i8; 4] {
 /// Packs the keys of a group.
 pub(super) struct PackKeys<'p> {
     source: Source<'p>,
-    count: usize,
     head_dim: usize,
     packed: &'p mut [i8],
 }
 
 impl<'p> PackKeys<'p> {
+    #[inline(always)]
     pub(super) fn new(group: &Group<'_, 'p>, k: &[i8], work: &'p mut Workspace<'_>) -> Self {
-        let shape = &group.op.shape;
+        let (shape, head) = (&group.op.shape, group.head.index);
+        let first = group.group * shape.keys;
         Self {
-            source: Source::new(&group.op.k, k, group.head.index, group.group * shape.keys),
-            count: shape.keys,
+            source: Source::new(&group.op.k, k, head, first, shape.keys),
             head_dim: shape.head_dim,
             packed: work.keys,
         }
@@ -134,11 +150,11 @@ impl Routine for PackKeys<'_> {
         let dim = padded_k(self.head_dim);
         let whole = self.head_dim / K_ALIGN * K_ALIGN;
         let mut j = 0;
-        while j < self.count {
-            let rows = self.source.four(j, self.count);
+        while j < self.source.count {
             // SAFETY: rows have `head_dim` bytes; 4 keys' share of a panel is 16 bytes in every 32, `dim` times 8 in all, and the workspace has a panel
             // for every 8 keys.
             unsafe {
+                let rows = self.source.four(j);
                 let packed = self
                     .packed
                     .as_mut_ptr()
@@ -161,23 +177,22 @@ impl Routine for PackKeys<'_> {
 /// Packs the values of a slot.
 pub(super) struct PackValues<'p> {
     source: Source<'p>,
-    count: usize,
     head_dim: usize,
     packed: &'p mut [i8],
 }
 
 impl<'p> PackValues<'p> {
     /// `slot` is counted over all groups.
+    #[inline(always)]
     pub(super) fn new(
         group: &Group<'_, 'p>,
         slot: usize,
         v: &[i8],
         work: &'p mut Workspace<'_>,
     ) -> Self {
-        let shape = &group.op.shape;
+        let (shape, head) = (&group.op.shape, group.head.index);
         Self {
-            source: Source::new(&group.op.v, v, group.head.index, slot * shape.keys),
-            count: shape.keys,
+            source: Source::new(&group.op.v, v, head, slot * shape.keys, shape.keys),
             head_dim: shape.head_dim,
             packed: work.values,
         }
@@ -189,13 +204,13 @@ impl Routine for PackValues<'_> {
 
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {
-        let panel = NR * padded_k(self.count);
+        let panel = NR * padded_k(self.source.count);
         let whole = self.head_dim / K_ALIGN * K_ALIGN;
         let mut j = 0;
-        while j < self.count {
-            let rows = self.source.four(j, self.count);
+        while j < self.source.count {
             // SAFETY: rows have `head_dim` bytes; the share of 4 keys in a panel is 32 bytes, and the workspace has a panel for every 8 channels.
             unsafe {
+                let rows = self.source.four(j);
                 let packed = self.packed.as_mut_ptr().add(j * NR);
                 let mut d = 0;
                 while d < whole {
@@ -220,32 +235,45 @@ impl Routine for PackValues<'_> {
     }
 }
 
-/// Copies query rows `query`.. of a group side by side, as many as `to` has room for, padded to `padded_k`. The padding is left alone.
+/// Query rows of a tile, readable to the padded head size: where they are, or copied side by side. (The padding of the copies is 0 from the start.)
 #[inline(always)]
-pub(super) fn gather_queries(group: &Group<'_, '_>, q: &[i8], query: usize, to: &mut [i8]) {
-    let shape = &group.op.shape;
-    let first = group.group * shape.queries + query;
-    let source = Source::new(&group.op.q, q, group.head.index, first);
-    let whole = shape.head_dim / K_ALIGN * K_ALIGN;
-    for (index, to) in to.chunks_exact_mut(padded_k(shape.head_dim)).enumerate() {
-        let row = source.row(index);
-        // SAFETY: the row has `head_dim` bytes, and `to` at least as many.
+pub(super) fn query_rows(
+    group: &Group<'_, '_>,
+    q: &[i8],
+    query: usize,
+    count: usize,
+    work: &mut Workspace<'_>,
+) -> Rows {
+    let (op, head) = (group.op, group.head.index);
+    let head_dim = op.shape.head_dim;
+    let dim = padded_k(head_dim);
+    let first = group.group * op.shape.queries + query;
+    if dim == head_dim && op.q.rows.is_none() && op.q.constants.is_empty() {
+        return Rows {
+            first: q[op.q.view.at(head, first)..].as_ptr(),
+            stride: op.q.view.row_stride,
+        };
+    }
+    let source = Source::new(&op.q, q, head, first, count);
+    let whole = head_dim / K_ALIGN * K_ALIGN;
+    let mut to = work.queries.as_mut_ptr();
+    for index in 0..count {
+        // SAFETY: a row has `head_dim` bytes, and there is room for 8 times `dim`.
         unsafe {
-            let to = to.as_mut_ptr();
+            let row = source.row(index);
             let mut d = 0;
             while d < whole {
                 core::ptr::copy_nonoverlapping(row.add(d), to.add(d), K_ALIGN);
                 d += K_ALIGN;
             }
-            core::ptr::copy_nonoverlapping(row.add(d), to.add(d), shape.head_dim - d);
+            if d < head_dim {
+                core::ptr::copy_nonoverlapping(row.add(d), to.add(d), head_dim - d);
+            }
+            to = to.add(dim);
         }
     }
-}
-
-/// Whether query rows can be read where they are.
-#[inline(always)]
-pub(super) fn in_place(group: &Group<'_, '_>) -> bool {
-    let q = &group.op.q;
-    let head_dim = group.op.shape.head_dim;
-    q.rows.is_none() && q.constants.is_empty() && padded_k(head_dim) == head_dim
+    Rows {
+        first: work.queries.as_ptr(),
+        stride: dim,
+    }
 }

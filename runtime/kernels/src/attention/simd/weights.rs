@@ -3,148 +3,120 @@
 //! Without bias and mask the logits' maximum is taken, then differences are scaled. With them, logits are scaled, rounded and biased in place while the
 //! maximum is taken; what is masked or past the last key becomes `PAST_END`, whose exponential is 0.
 
-use super::super::exp2::{POLYNOMIAL, T_MAX};
-use super::bias::bias_row;
-use super::pack::{gather_queries, in_place};
+use super::super::exp2::{POLYNOMIAL, T_MAX as CAP};
+use super::bias::BiasRows;
 use super::workspace::Workspace;
 use super::{Group, Head, PAST_END};
 use crate::gemm::simd::Rows;
-use crate::gemm::{NR, padded_k, padded_n};
+use crate::gemm::{NR, padded_k};
 use crate::isa::{Isa, Routine, unroll};
 
+/// Beyond this the exponential is 0.
+const T_MAX: i16 = CAP as i16;
 /// Where sums start.
 pub(super) const ZEROS: [i32; NR] = [0; NR];
 
-/// R query rows of a group, whose keys are packed in `work`.
-pub(super) struct Weights<'w, 's, 'g, 'a, const R: usize> {
-    group: &'w Group<'g, 'a>,
-    work: &'w mut Workspace<'s>,
+/// The logits of R query rows of a group, whose keys are packed in `work`.
+pub(super) struct Logits<'w, 's, 'g, 'a, const R: usize> {
+    pub(super) group: &'w Group<'g, 'a>,
+    pub(super) work: &'w mut Workspace<'s>,
     /// Readable to the padded head size.
-    queries: Rows,
-    /// The first row, counted in the group.
-    query: usize,
-    /// Whether the group has labels that differ, in `work`.
-    labels: bool,
+    pub(super) queries: Rows,
 }
 
-impl<'w, 's, 'g, 'a, const R: usize> Weights<'w, 's, 'g, 'a, R> {
-    /// Query rows `query..query + R`.
-    #[inline(always)]
-    pub(super) fn new(
-        group: &'w Group<'g, 'a>,
-        q: &[i8],
-        query: usize,
-        labels: bool,
-        work: &'w mut Workspace<'s>,
-    ) -> Self {
-        let (shape, view) = (&group.op.shape, group.op.q.view);
-        let dim = padded_k(shape.head_dim);
-        let queries = if in_place(group) {
-            let row = group.group * shape.queries + query;
-            Rows {
-                first: q[view.at(group.head.index, row)..].as_ptr(),
-                stride: view.row_stride,
-            }
-        } else {
-            gather_queries(group, q, query, &mut work.queries[..R * dim]);
-            Rows {
-                first: work.queries.as_ptr(),
-                stride: dim,
-            }
-        };
-        Self {
-            group,
-            work,
-            queries,
-            query,
-            labels,
-        }
-    }
-}
-
-impl<const R: usize> Routine for Weights<'_, '_, '_, '_, R> {
+impl<const R: usize> Routine for Logits<'_, '_, '_, '_, R> {
     type Output = ();
 
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {
-        let (op, head) = (self.group.op, self.group.head);
+        let (shape, queries) = (&self.group.op.shape, self.queries);
+        let (dim, pitch) = (padded_k(shape.head_dim), padded_k(shape.keys));
+        let mut packed = self.work.keys.as_ptr();
+        let mut logits = self.work.logits.as_mut_ptr();
+        let mut init = &ZEROS;
+        let mut key = 0;
+        while key < shape.keys {
+            if key + NR > shape.keys {
+                init = &self.group.head.past_end;
+            }
+            // SAFETY: `queries` are R rows; keys are packed in panels of 8, and there are logits for 8 rows of `pitch`, a multiple of 8.
+            unsafe {
+                let acc = isa.tile::<R>(init.as_ptr(), queries.first, queries.stride, dim, packed);
+                unroll!(R, r, {
+                    isa.store_i32(logits.add(r * pitch), acc[r]);
+                });
+                packed = packed.add(NR * dim);
+                logits = logits.add(NR);
+            }
+            key += NR;
+        }
+    }
+}
+
+/// What is done to logits before exponentials are taken.
+pub(super) const PLAIN: u8 = 0;
+/// They are scaled, rounded and biased.
+pub(super) const BIASED: u8 = 1;
+/// And the keys of other labels are masked.
+pub(super) const MASKED: u8 = 2;
+
+/// The planes of `count` query rows, whose logits are in `work`, and their factors.
+pub(super) struct Softmax<'w, 's, 'g, 'a, const FORM: u8> {
+    pub(super) group: &'w Group<'g, 'a>,
+    pub(super) work: &'w mut Workspace<'s>,
+    /// The first row, counted in the group.
+    pub(super) query: usize,
+    pub(super) count: usize,
+    /// The first row of the planes.
+    pub(super) row: usize,
+}
+
+impl<const FORM: u8> Routine for Softmax<'_, '_, '_, '_, FORM> {
+    type Output = ();
+
+    #[inline(always)]
+    fn simd<I: Isa>(self, isa: I) {
+        let (op, head, work) = (self.group.op, self.group.head, self.work);
         let keys = op.shape.keys;
         let pitch = padded_k(keys);
-        let row = plane_row(self.group, self.query);
-        let queries = self.queries;
-        let work = self.work;
-        // SAFETY: `queries` are R rows; keys are packed; `work` has logits for 8 rows of `pitch`, and planes for those from `row` on.
+        let mut bias = BiasRows::new(op, head.index, self.query, work.bias);
+        // SAFETY: `work` has logits for 8 rows of `pitch`, two planes and a factor for every row from `row` on, and labels for every query of the group.
         unsafe {
-            logits::<I, R>(isa, self.group, queries, work);
-            for r in 0..R {
-                let first = work.logits.as_mut_ptr().add(r * pitch);
-                let high = work.high.as_mut_ptr().add((row + r) * pitch);
-                let low = work.low.as_mut_ptr().add((row + r) * pitch);
-                let sum = if op.is_biased() {
-                    let bias = bias_row(op, head.index, self.query + r, work.bias);
-                    let labels = self
-                        .labels
-                        .then(|| (work.labels.as_ptr(), work.labels[self.query + r]));
-                    let max = bias_logits(isa, head, first, keys, bias, labels);
-                    exponentials::<I, true>(isa, head, first, keys, max, high, low)
+            let mut logits = work.logits.as_mut_ptr();
+            let mut planes = work.planes.as_mut_ptr().add(2 * self.row * pitch);
+            let factors = work.factors.as_mut_ptr().add(self.row);
+            let labels = work.labels.as_ptr();
+            for r in 0..self.count {
+                let max = if FORM == PLAIN {
+                    max_logit(isa, logits, keys)
                 } else {
-                    let max = max_logit(isa, first, keys);
-                    exponentials::<I, false>(isa, head, first, keys, max, high, low)
+                    let query = match FORM {
+                        MASKED => *labels.add(self.query + r),
+                        _ => 0,
+                    };
+                    let row = Row {
+                        logits,
+                        bias: bias.next(),
+                        labels,
+                        query: isa.splat_i32(query),
+                    };
+                    row.bias_logits::<I, FORM>(isa, head, keys)
                 };
-                work.factors[row + r] = head.out_scale / sum as f32;
+                let sum = exponentials::<I, FORM>(isa, head, logits, keys, max, planes);
+                *factors.add(r) = head.out_scale / sum as f32;
+                logits = logits.add(pitch);
+                planes = planes.add(2 * pitch);
             }
         }
     }
 }
 
-/// The row of the planes that query row `query` goes to.
-#[inline(always)]
-pub(super) fn plane_row(group: &Group<'_, '_>, query: usize) -> usize {
-    if group.op.shape.slots > 1 { query } else { 0 }
-}
-
-/// # Safety
-/// `queries` are R rows, and the group's keys are packed.
-#[inline(always)]
-unsafe fn logits<I: Isa, const R: usize>(
-    isa: I,
-    group: &Group<'_, '_>,
-    queries: Rows,
-    work: &mut Workspace<'_>,
-) {
-    let shape = &group.op.shape;
-    let (dim, pitch) = (padded_k(shape.head_dim), padded_k(shape.keys));
-    let mut key = 0;
-    while key < shape.keys {
-        let partial = key + NR > shape.keys;
-        // SAFETY: the caller's promises; `key` is a multiple of 8 below the padded number of keys.
-        unsafe {
-            let init = if partial {
-                &group.head.past_end
-            } else {
-                &ZEROS
-            };
-            let acc = isa.tile::<R>(
-                init.as_ptr(),
-                queries.first,
-                queries.stride,
-                dim,
-                work.keys.as_ptr().add(key * dim),
-            );
-            unroll!(R, r, {
-                isa.store_i32(work.logits.as_mut_ptr().add(r * pitch + key), acc[r]);
-            });
-        }
-        key += NR;
-    }
-}
-
-/// The largest of `keys` logits.
+/// The largest of `keys` logits, in all lanes.
 ///
 /// # Safety
 /// `logits` is valid for reading `keys` rounded up to 8; those past the end are below all others.
 #[inline(always)]
-unsafe fn max_logit<I: Isa>(isa: I, logits: *const i32, keys: usize) -> i32 {
+unsafe fn max_logit<I: Isa>(isa: I, logits: *const i32, keys: usize) -> I::I32 {
     // SAFETY: the caller's promise.
     unsafe {
         let (mut max, mut j) = (isa.load_i32(logits), NR);
@@ -159,101 +131,126 @@ unsafe fn max_logit<I: Isa>(isa: I, logits: *const i32, keys: usize) -> i32 {
         if j < keys {
             max = isa.max_i32(max, isa.load_i32(logits.add(j)));
         }
-        isa.reduce_max(max)
+        isa.splat_max(max)
     }
 }
 
-/// Scales, rounds, biases and masks the logits of a row; returns the largest. `labels` are those of the keys and the query's.
-///
-/// # Safety
-/// `logits` is valid for `keys` rounded up to 8, labels too; `bias` has at least `keys` elements.
-#[inline(always)]
-unsafe fn bias_logits<I: Isa>(
-    isa: I,
-    head: &Head,
+/// A row of logits, and what is added to them.
+struct Row<V> {
     logits: *mut i32,
-    keys: usize,
-    bias: &[i32],
-    labels: Option<(*const i32, i32)>,
-) -> i32 {
-    // SAFETY: the caller's promise; `tail` has a vector.
-    unsafe {
-        let scale = isa.splat_f32(head.logit_scale);
-        let past_end = isa.splat_i32(PAST_END);
-        let (mut max, mut j) = (past_end, 0);
-        while j < keys {
-            let l = isa.round_i32(isa.mul_f32(isa.to_f32(isa.load_i32(logits.add(j))), scale));
-            let mut l = if j + NR <= keys {
-                isa.add_i32(l, isa.load_i32(bias.as_ptr().add(j)))
-            } else {
-                let tail = bias_tail(isa, bias, j, keys);
-                isa.min_i32(isa.add_i32(l, tail), isa.load_i32(head.cap.as_ptr()))
-            };
-            if let Some((keys, query)) = labels {
-                let same = isa.load_i32(keys.add(j));
-                l = isa.select_equal(same, isa.splat_i32(query), l, past_end);
+    bias: *const i32,
+    /// Labels of the keys, and the query's in all lanes.
+    labels: *const i32,
+    query: V,
+}
+
+impl<V: Copy> Row<V> {
+    /// Scales, rounds, biases and masks the logits; returns the largest, in all lanes.
+    ///
+    /// # Safety
+    /// Logits and bias are valid for `keys` rounded up to 8, and so are labels if FORM needs them.
+    #[inline(always)]
+    unsafe fn bias_logits<I: Isa<I32 = V>, const FORM: u8>(
+        self,
+        isa: I,
+        head: &Head,
+        keys: usize,
+    ) -> V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let scale = isa.splat_f32(head.logit_scale);
+            let none = isa.splat_i32(i32::MAX);
+            let (mut max, mut j) = ([isa.splat_i32(PAST_END); 2], 0);
+            while j + 2 * NR <= keys {
+                max[0] = isa.max_i32(max[0], self.eight::<I, FORM>(isa, j, scale, none));
+                max[1] = isa.max_i32(max[1], self.eight::<I, FORM>(isa, j + NR, scale, none));
+                j += 2 * NR;
             }
-            isa.store_i32(logits.add(j), l);
-            max = isa.max_i32(max, l);
-            j += NR;
+            if keys & NR != 0 {
+                max[0] = isa.max_i32(max[0], self.eight::<I, FORM>(isa, j, scale, none));
+                j += NR;
+            }
+            if j < keys {
+                let cap = isa.load_i32(head.cap.as_ptr());
+                max[1] = isa.max_i32(max[1], self.eight::<I, FORM>(isa, j, scale, cap));
+            }
+            isa.splat_max(isa.max_i32(max[0], max[1]))
         }
-        isa.reduce_max(max)
+    }
+
+    /// 8 logits from `j` on, at most `cap`; they are returned, too.
+    ///
+    /// # Safety
+    /// As `bias_logits`.
+    #[inline(always)]
+    unsafe fn eight<I: Isa<I32 = V>, const FORM: u8>(
+        &self,
+        isa: I,
+        j: usize,
+        scale: I::F32,
+        cap: V,
+    ) -> V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let logits = self.logits.add(j);
+            let scaled = isa.mul_f32(isa.to_f32(isa.load_i32(logits)), scale);
+            let l = isa.add_i32(isa.round_i32(scaled), isa.load_i32(self.bias.add(j)));
+            let mut l = isa.min_i32(l, cap);
+            if FORM == MASKED {
+                let labels = isa.load_i32(self.labels.add(j));
+                l = isa.select_equal(labels, self.query, l, isa.splat_i32(PAST_END));
+            }
+            isa.store_i32(logits, l);
+            l
+        }
     }
 }
 
-/// The bias of the last, partial vector of keys, followed by anything.
-///
-/// # Safety
-/// `bias` has at least `keys` elements, and `j` < `keys`.
-#[inline(always)]
-unsafe fn bias_tail<I: Isa>(isa: I, bias: &[i32], j: usize, keys: usize) -> I::I32 {
-    // SAFETY: a whole vector is read only if it is there; else `keys − j` < 8 elements.
-    unsafe {
-        if bias.len() >= padded_n(keys) {
-            return isa.load_i32(bias.as_ptr().add(j));
-        }
-        let mut tail = ZEROS;
-        core::ptr::copy_nonoverlapping(bias.as_ptr().add(j), tail.as_mut_ptr(), keys - j);
-        isa.load_i32(tail.as_ptr())
-    }
-}
-
-/// Splits the exponentials of the logits into the planes; returns their sum. BIASED: they are scaled and rounded.
+/// Splits the exponentials of the logits into two planes, `padded_k(keys)` apart; returns their sum. If FORM is not plain, logits are scaled and rounded.
 ///
 /// # Safety
 /// `logits` and planes are valid for `keys` rounded up to 8.
 #[inline(always)]
-unsafe fn exponentials<I: Isa, const BIASED: bool>(
+unsafe fn exponentials<I: Isa, const FORM: u8>(
     isa: I,
     head: &Head,
     logits: *const i32,
     keys: usize,
-    max: i32,
+    max: I::I32,
     high: *mut i8,
-    low: *mut i8,
 ) -> i32 {
-    // SAFETY: `j + 16`, and `j + 8` for the last vector, never exceed the number of keys rounded up to 8.
+    // SAFETY: the caller's promise; the last vector begins below `keys`.
     unsafe {
+        let low = high.add(padded_k(keys));
         let scale = isa.splat_f32(head.logit_scale);
-        let max = isa.splat_i32(max);
+        // Differences from the maximum are 0 or less, so what is added to them for `exp2_neg` can be subtracted from the maximum.
+        let max = match FORM {
+            PLAIN => max,
+            _ => isa.sub_i32(max, isa.splat_i32(i32::from(FRACTION))),
+        };
         let (mut sum, mut j) = (isa.splat_i32(0), 0);
         while j + 2 * NR <= keys {
             let e = [
-                exponential::<I, BIASED>(isa, logits.add(j), max, scale),
-                exponential::<I, BIASED>(isa, logits.add(j + NR), max, scale),
+                exponential::<I, FORM>(isa, logits.add(j), max, scale),
+                exponential::<I, FORM>(isa, logits.add(j + NR), max, scale),
             ];
             sum = isa.accumulate(isa.accumulate(sum, e[0]), e[1]);
             isa.store_halves_pair(high.add(j), low.add(j), e);
             j += 2 * NR;
         }
-        while j < keys {
-            let mut e = exponential::<I, BIASED>(isa, logits.add(j), max, scale);
-            if !BIASED && j + NR > keys {
+        if keys & NR != 0 {
+            let e = exponential::<I, FORM>(isa, logits.add(j), max, scale);
+            sum = isa.accumulate(sum, e);
+            isa.store_halves(high.add(j), low.add(j), e);
+            j += NR;
+        }
+        if j < keys {
+            let mut e = exponential::<I, FORM>(isa, logits.add(j), max, scale);
+            if FORM == PLAIN {
                 e = isa.and_i16(e, isa.load_i16(head.mask.as_ptr()));
             }
             sum = isa.accumulate(sum, e);
             isa.store_halves(high.add(j), low.add(j), e);
-            j += NR;
         }
         isa.reduce_add(sum)
     }
@@ -264,30 +261,34 @@ unsafe fn exponentials<I: Isa, const BIASED: bool>(
 /// # Safety
 /// `logits` is valid for reading 8.
 #[inline(always)]
-unsafe fn exponential<I: Isa, const BIASED: bool>(
+unsafe fn exponential<I: Isa, const FORM: u8>(
     isa: I,
     logits: *const i32,
     max: I::I32,
     scale: I::F32,
 ) -> I::I16 {
     // SAFETY: the caller's promise.
-    let below = isa.sub_i32(max, unsafe { isa.load_i32(logits) });
-    let t = if BIASED {
-        isa.narrow_capped(below, T_MAX as i16)
+    let below = isa.sub_i32(unsafe { isa.load_i32(logits) }, max);
+    let w = if FORM == PLAIN {
+        let t = isa.round_floored(isa.mul_f32(isa.to_f32(below), scale), -T_MAX);
+        isa.add_i16(t, isa.splat_i16(FRACTION))
     } else {
-        isa.round_capped(isa.mul_f32(isa.to_f32(below), scale), T_MAX as i16)
+        isa.narrow_floored(below, FRACTION - T_MAX)
     };
-    exp2_neg(isa, t)
+    exp2_neg(isa, w)
 }
 
-/// As [`exp2_neg`](super::super::exp2::exp2_neg), 8 lanes.
+/// The bits of t that are its fraction.
+const FRACTION: i16 = 1023;
+
+/// As [`exp2_neg`](super::super::exp2::exp2_neg) of t = 1023 − w, 8 lanes. So −(t >> 10) is w >> 10, and the fraction's bits are those of !w.
 #[inline(always)]
-fn exp2_neg<I: Isa>(isa: I, t: I::I16) -> I::I16 {
+fn exp2_neg<I: Isa>(isa: I, w: I::I16) -> I::I16 {
     let [p0, p1, p2, p3] = POLYNOMIAL;
-    let n = isa.shift_right_i16::<10>(t);
-    let g = isa.shift_left_i16::<5>(isa.and_i16(t, isa.splat_i16(1023)));
+    let minus_n = isa.shift_right_i16::<10>(w);
+    let g = isa.and_not_i16(isa.splat_i16(FRACTION << 5), isa.shift_left_i16::<5>(w));
     let m = isa.add_i16(isa.splat_i16(p2), isa.mulr_i16(isa.splat_i16(p3), g));
     let m = isa.add_i16(isa.splat_i16(p1), isa.mulr_i16(m, g));
     let m = isa.add_i16(isa.splat_i16(p0), isa.mulr_i16(m, g));
-    isa.shift_right_round_i16(m, n)
+    isa.shift_round_i16(m, minus_n)
 }

@@ -14,17 +14,15 @@ pub(super) struct Workspace<'s> {
     pub(super) queries: &'s mut [i8],
     /// `[ROWS][padded keys]`.
     pub(super) logits: &'s mut [i32],
-    /// The exponentials' upper 7 bits, `[rows][padded keys]`; rows of a tile, or with slots of a group.
-    pub(super) high: &'s mut [i8],
-    /// The lower 7 bits.
-    pub(super) low: &'s mut [i8],
-    /// Output scale ÷ sum of the exponentials, for every row of the planes.
+    /// The exponentials' upper 7 bits and lower 7 bits, `[rows][2][padded keys]`; rows of a tile, or with slots of a group.
+    pub(super) planes: &'s mut [i8],
+    /// 128 · output scale ÷ sum of the exponentials, for every row of the planes.
     pub(super) factors: &'s mut [f32],
     /// Where rows go that were not asked for.
     pub(super) spare: &'s mut [i8],
     /// Queries of each group to be computed, if the output has a table.
     pub(super) hulls: &'s mut [[u32; 2]],
-    /// A window's bias of a head, expanded (see [`super::bias`]).
+    /// A window's bias of a head, expanded (see [`super::bias`]); or a row of another bias, or of zeros.
     pub(super) bias: &'s mut [i32],
     /// A window's bias of a head, in reverse.
     pub(super) reversed: &'s mut [i32],
@@ -65,7 +63,7 @@ impl Sizes {
             values: pitch * padded_n(head_dim),
             queries: ROWS * dim,
             logits: ROWS * pitch,
-            planes: rows * pitch,
+            planes: 2 * rows * pitch,
             rows,
             spare: padded_n(head_dim),
             hulls: op.out.rows.map_or(0, |_| groups),
@@ -86,7 +84,6 @@ impl Attention<'_> {
             space::<i8>(sizes.queries),
             space::<i32>(sizes.logits),
             space::<i8>(sizes.planes),
-            space::<i8>(sizes.planes),
             space::<f32>(sizes.rows),
             space::<i8>(sizes.spare),
             space::<[u32; 2]>(sizes.hulls),
@@ -97,18 +94,19 @@ impl Attention<'_> {
         pieces.into_iter().fold(0, usize::saturating_add)
     }
 
-    /// Elements of the expanded bias, and of the reversed one.
+    /// Elements of the piece `bias`, and of `reversed`.
     fn bias_sizes(&self) -> (usize, usize) {
-        let vector = |len: usize| len.saturating_add(NR);
-        match (&self.bias, self.mask) {
-            (Some(bias), _) => bias.window.map_or((0, 0), |[height, width]| {
+        let row = padded_n(self.shape.keys);
+        match self.bias.as_ref().map(|bias| bias.window) {
+            None => (self.mask.map_or(0, |_| row), 0),
+            Some(None) => (row, 0),
+            Some(Some([height, width])) => {
+                let vector = |len: usize| len.saturating_add(NR);
                 let (height, width) = (height as usize, width as usize);
                 let runs = width.saturating_mul(2 * height - 1);
                 let entries = (2 * width - 1).saturating_mul(2 * height - 1);
                 (vector(runs.saturating_mul(width)), vector(entries))
-            }),
-            (None, Some(_)) => (padded_n(self.shape.keys), 0),
-            (None, None) => (0, 0),
+            }
         }
     }
 }
@@ -120,8 +118,7 @@ impl<'s> Workspace<'s> {
         let (values, rest) = carve(rest, sizes.values)?;
         let (queries, rest) = carve(rest, sizes.queries)?;
         let (logits, rest) = carve(rest, sizes.logits)?;
-        let (high, rest) = carve(rest, sizes.planes)?;
-        let (low, rest) = carve(rest, sizes.planes)?;
+        let (planes, rest) = carve(rest, sizes.planes)?;
         let (factors, rest) = carve(rest, sizes.rows)?;
         let (spare, rest) = carve(rest, sizes.spare)?;
         let (hulls, rest) = carve(rest, sizes.hulls)?;
@@ -133,8 +130,7 @@ impl<'s> Workspace<'s> {
             values,
             queries,
             logits,
-            high,
-            low,
+            planes,
             factors,
             spare,
             hulls,
@@ -144,8 +140,7 @@ impl<'s> Workspace<'s> {
         };
         // Paddings of queries and planes: never written again.
         this.queries.fill(0);
-        this.high.fill(0);
-        this.low.fill(0);
+        this.planes.fill(0);
         // The bias where there is none.
         this.bias.fill(0);
         Ok(this)
