@@ -1,5 +1,6 @@
 //! Planes times values. A query row's two planes are two rows of a tile, so that both sums are in registers when they are joined.
 
+use super::super::AttentionShape;
 use super::weights::ZEROS;
 use super::workspace::Workspace;
 use super::{Group, Part};
@@ -25,81 +26,83 @@ impl<const P: usize> Routine for Mix<'_, '_, '_, '_, '_, '_, P> {
     type Output = ();
 
     #[inline(always)]
-    fn simd<I: Isa>(mut self, isa: I) {
+    fn simd<I: Isa>(self, isa: I) {
+        let (op, work) = (self.group.op, self.work);
+        let AttentionShape {
+            head_dim,
+            queries,
+            keys,
+            ..
+        } = op.shape;
+        let pitch = padded_k(keys);
+        let rows = OutputRows::<P> {
+            table: op.out.rows,
+            start: self.part.rows.start,
+            count: self.part.rows.len(),
+            // What lies in the part lies in `out`, and the heads within a row (`new`).
+            first: (self.part.out.as_mut_ptr())
+                .wrapping_add(op.out.view.at(self.group.head.index, 0)),
+            stride: op.out.view.row_stride,
+            spare: work.spare.as_mut_ptr(),
+        };
+        let mut panel = Panel::<P> {
+            planes: work.planes.as_ptr().wrapping_add(2 * self.row * pitch),
+            pitch,
+            keys: keys.next_multiple_of(K_STEP),
+            factors: work.factors.as_ptr().wrapping_add(self.row),
+            zero_point: op.quantisation.zero_point,
+            min: op.quantisation.min,
+        };
+        let values = work.values.as_ptr();
+        let mut element = self.slot * queries + self.query;
         for _ in 0..self.blocks {
-            let y = self.rows();
-            // SAFETY: `rows` gives rows that can be written; planes and values are in `work`.
-            unsafe { self.block(isa, y) };
-            self.query += P / 2;
-            self.row += P / 2;
+            let y = rows.get(element);
+            // SAFETY: there are P planes and P / 2 factors for every block, a panel of values for every 8 channels, and `head_dim` channels of every row of y.
+            unsafe { panel.block(isa, values, head_dim, y) };
+            element += P / 2;
+            panel.planes = panel.planes.wrapping_add(P * pitch);
+            panel.factors = panel.factors.wrapping_add(P / 2);
         }
     }
 }
 
-impl<const P: usize> Mix<'_, '_, '_, '_, '_, '_, P> {
-    /// The head's first element in each row of the output, or of a spare one.
+/// Where the head lies in the rows of the output.
+struct OutputRows<'p, const P: usize> {
+    table: Option<&'p [u32]>,
+    /// The rows that `first` is the first of.
+    start: usize,
+    count: usize,
+    first: *mut i8,
+    stride: usize,
+    /// Room for other rows.
+    spare: *mut i8,
+}
+
+impl<const P: usize> OutputRows<'_, P> {
+    /// Those of P / 2 elements, in the first half of the result.
     #[inline(always)]
-    fn rows(&mut self) -> [*mut i8; P] {
-        let (op, part) = (self.group.op, &mut *self.part);
-        let first = self.slot * op.shape.queries + self.query;
-        let table = op.out.rows.map(|rows| &rows[first..][..P / 2]);
-        // What lies in the part lies in `out`, and the heads within a row (`new`).
-        let out = part.out.as_mut_ptr();
-        let out = out.wrapping_add(op.out.view.at(self.group.head.index, 0));
-        let (start, count) = (part.rows.start, part.rows.len());
-        let mut y = [self.work.spare.as_mut_ptr(); P];
-        unroll!(P, r, {
-            if r < P / 2 {
-                let row = table.map_or(first + r, |rows| rows[r] as usize);
-                let row = row.wrapping_sub(start);
-                if row < count {
-                    y[r] = out.wrapping_add(row * op.out.view.row_stride);
+    fn get(&self, element: usize) -> [*mut i8; P] {
+        let mut rows = [0; P];
+        if let Some(table) = self.table {
+            let table = &table[element..][..P / 2];
+            unroll!(P, r, {
+                if r < P / 2 {
+                    rows[r] = table[r] as usize;
                 }
+            });
+        } else {
+            unroll!(P, r, {
+                rows[r] = element + r;
+            });
+        }
+        let mut y = [self.spare; P];
+        unroll!(P, r, {
+            let row = rows[r].wrapping_sub(self.start);
+            if r < P / 2 && row < self.count {
+                y[r] = self.first.wrapping_add(row * self.stride);
             }
         });
         y
-    }
-
-    /// # Safety
-    /// `y` are P / 2 rows of the head; planes and values are in `work`.
-    #[inline(always)]
-    unsafe fn block<I: Isa>(&self, isa: I, y: [*mut i8; P]) {
-        let op = self.group.op;
-        let (head_dim, keys) = (op.shape.head_dim, op.shape.keys);
-        let pitch = padded_k(keys);
-        // SAFETY: there are P planes and P / 2 factors from `row` on, a panel of values for every 8 channels, and `head_dim` channels of every row of y.
-        unsafe {
-            let panel = Panel::<P> {
-                planes: self.work.planes.as_ptr().add(2 * self.row * pitch),
-                pitch,
-                keys: keys.next_multiple_of(K_STEP),
-                factors: self.work.factors.as_ptr().add(self.row),
-                zero_point: op.quantisation.zero_point,
-                min: op.quantisation.min,
-            };
-            let mut values = self.work.values.as_ptr();
-            let mut d = 0;
-            while d + NR <= head_dim {
-                let q = panel.mix(isa, values);
-                unroll!(P, r, {
-                    if r < P / 2 {
-                        isa.store_sat8(y[r].add(d), q[r]);
-                    }
-                });
-                values = values.add(NR * pitch);
-                d += NR;
-            }
-            if d < head_dim {
-                let q = panel.mix(isa, values);
-                let mut rows = [[0; NR]; P];
-                unroll!(P, r, {
-                    isa.store_sat8(rows[r].as_mut_ptr(), q[r]);
-                });
-                for r in 0..P / 2 {
-                    core::ptr::copy_nonoverlapping(rows[r].as_ptr(), y[r].add(d), head_dim - d);
-                }
-            }
-        }
     }
 }
 
@@ -115,6 +118,44 @@ struct Panel<const P: usize> {
 }
 
 impl<const P: usize> Panel<P> {
+    /// All channels of P / 2 rows.
+    ///
+    /// # Safety
+    /// As `mix` for every panel of `values`; `y` is valid for writing `head_dim` elements of each row.
+    #[inline(always)]
+    unsafe fn block<I: Isa>(
+        &self,
+        isa: I,
+        mut values: *const i8,
+        head_dim: usize,
+        y: [*mut i8; P],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut d = 0;
+            while d + NR <= head_dim {
+                let q = self.mix(isa, values);
+                unroll!(P, r, {
+                    if r < P / 2 {
+                        isa.store_sat8(y[r].add(d), q[r]);
+                    }
+                });
+                values = values.wrapping_add(NR * self.pitch);
+                d += NR;
+            }
+            if d < head_dim {
+                let q = self.mix(isa, values);
+                let mut rows = [[0; NR]; P];
+                unroll!(P, r, {
+                    isa.store_sat8(rows[r].as_mut_ptr(), q[r]);
+                });
+                for r in 0..P / 2 {
+                    core::ptr::copy_nonoverlapping(rows[r].as_ptr(), y[r].add(d), head_dim - d);
+                }
+            }
+        }
+    }
+
     /// 8 channels of P / 2 rows, in the first half of the result.
     ///
     /// # Safety

@@ -255,14 +255,17 @@ pub(super) fn query_rows(
         };
     }
     let source = Source::new(&op.q, q, head, first, count);
-    let whole = head_dim / K_ALIGN * K_ALIGN;
     let mut to = work.queries.as_mut_ptr();
     for index in 0..count {
         // SAFETY: a row has `head_dim` bytes, and there is room for 8 times `dim`.
         unsafe {
             let row = source.row(index);
             let mut d = 0;
-            while d < whole {
+            while d + 2 * K_ALIGN <= head_dim {
+                core::ptr::copy_nonoverlapping(row.add(d), to.add(d), 2 * K_ALIGN);
+                d += 2 * K_ALIGN;
+            }
+            if d + K_ALIGN <= head_dim {
                 core::ptr::copy_nonoverlapping(row.add(d), to.add(d), K_ALIGN);
                 d += K_ALIGN;
             }
