@@ -29,10 +29,12 @@ pub mod expr;
 mod fuse;
 mod logits;
 mod norm;
+mod product;
 mod reduce;
 mod rowwise;
 mod seen;
 mod state;
+mod sum;
 
 use std::sync::Arc;
 

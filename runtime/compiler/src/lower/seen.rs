@@ -177,6 +177,33 @@ fn size(factors: &[Factor]) -> usize {
     factors.iter().map(|f| f.size).product()
 }
 
+/// Steps over rows of each dimension.
+fn counts(view: &View, channels: usize) -> Vec<usize> {
+    let over = |d: &Vec<Factor>| size(&split(d, channels).0);
+    view.dims.iter().map(over).collect()
+}
+
+/// What each dimension steps over inside a row.
+fn insides(view: &View, channels: usize) -> Vec<Vec<Factor>> {
+    view.dims.iter().map(|d| split(d, channels).1).collect()
+}
+
+/// A view whose dimensions step over `counts` rows, in row-major order, and `inside` them as given.
+fn in_rows(offset: usize, counts: &[usize], inside: &[Vec<Factor>], channels: usize) -> View {
+    let mut stride = channels;
+    let mut dims = vec![];
+    for (size, inside) in counts.iter().zip(inside).rev() {
+        let mut factors = vec![Factor {
+            size: *size,
+            stride,
+        }];
+        factors.extend(inside);
+        stride *= size;
+        dims.insert(0, factors);
+    }
+    View::new(offset, dims)
+}
+
 impl Seen {
     /// A whole value through a view.
     pub(super) fn value(value: ValueId, view: View) -> Seen {
@@ -232,18 +259,15 @@ impl Seen {
             parts: rows.parts.clone(),
             index: index?,
         };
-        let mut stride = channels;
-        let mut dims = vec![];
-        for dim in self.view.dims.iter().rev() {
-            let (over, mut factors) = split(dim, channels);
-            let n = size(&over);
-            factors.insert(0, Factor { size: n, stride });
-            stride *= n;
-            dims.insert(0, factors);
-        }
+        let view = in_rows(
+            self.view.offset % channels,
+            &counts(&self.view, channels),
+            &insides(&self.view, channels),
+            channels,
+        );
         Some(Seen {
             base: base.into_base(values),
-            view: View::new(self.view.offset % channels, dims),
+            view,
         })
     }
 
@@ -252,20 +276,13 @@ impl Seen {
         if tensor.shape.len() != like.dims.len() {
             return None;
         }
-        let mut stride = channels;
-        let mut dims = vec![];
-        for (size_here, dim) in tensor.shape.iter().zip(&like.dims).rev() {
-            let (_, mut factors) = split(dim, channels);
-            let inside = size(&factors);
-            if size_here % inside != 0 {
-                return None;
-            }
-            let n = size_here / inside;
-            factors.insert(0, Factor { size: n, stride });
-            stride *= n;
-            dims.insert(0, factors);
-        }
-        let view = View::new(0, dims);
+        let inside = insides(like, channels);
+        let count = |(n, inside): (&usize, &Vec<Factor>)| {
+            let inside = size(inside);
+            n.is_multiple_of(inside).then(|| n / inside)
+        };
+        let counts: Option<Vec<usize>> = tensor.shape.iter().zip(&inside).map(count).collect();
+        let view = in_rows(0, &counts?, &inside, channels);
         if !view.covers(tensor.data.len()) {
             return None;
         }
@@ -287,76 +304,41 @@ impl Seen {
         let channels = pieces.first()?.base.channels(values);
         let pieces: Option<Vec<Seen>> = pieces.iter().map(|p| p.in_order(values)).collect();
         let pieces = pieces?;
-        let inside = |p: &Seen| -> Vec<Vec<Factor>> {
-            p.view.dims.iter().map(|d| split(d, channels).1).collect()
-        };
-        let over = |p: &Seen, d: usize| size(&split(&p.view.dims[d], channels).0);
-        let template = inside(&pieces[0]);
-        let whole_row = template.get(axis)?.is_empty()
-            || *template.get(axis)? == View::strided(&[(channels, 1)]).dims.concat();
-        let alike = pieces.iter().all(|p| {
-            p.base.channels(values) == channels
-                && p.view.offset == 0
-                && inside(p) == template
-                && (0..template.len()).all(|d| d == axis || over(p, d) == over(&pieces[0], d))
-        });
-        if !alike || !whole_row {
-            return None;
-        }
-        let mut parts: Vec<Part> = vec![];
-        let mut lists: Vec<Vec<(u32, u32)>> = vec![];
+        let inside = insides(&pieces[0].view, channels);
+        let whole_rows = inside.get(axis)?.is_empty()
+            || *inside.get(axis)? == View::strided(&[(channels, 1)]).dims.concat();
+        let mut total = counts(&pieces[0].view, channels);
+        total[axis] = 0;
         for piece in &pieces {
-            let rows = piece.base.rows(values);
-            let number: Vec<u32> = rows
-                .parts
-                .iter()
-                .map(|part| {
-                    let known = parts.iter().position(|p| p == part);
-                    known.unwrap_or_else(|| {
-                        parts.push(part.clone());
-                        parts.len() - 1
-                    }) as u32
-                })
-                .collect();
-            // The view starts at 0 and lists rows in order, so its rows are the matrix's first ones.
-            let len: usize = (0..template.len()).map(|d| over(piece, d)).product();
-            let index = rows.index.get(..len)?;
-            lists.push(
-                index
-                    .iter()
-                    .map(|(p, r)| (number[*p as usize], *r))
-                    .collect(),
-            );
-        }
-        let outer: usize = (0..axis).map(|d| over(&pieces[0], d)).product();
-        let mut index = vec![];
-        for block in 0..outer {
-            for list in &lists {
-                let len = list.len() / outer;
-                index.extend_from_slice(&list[block * len..][..len]);
+            let mut counts = counts(&piece.view, channels);
+            let along = std::mem::take(&mut counts[axis]);
+            let mut others = total.clone();
+            others[axis] = 0;
+            let alike = piece.base.channels(values) == channels
+                && piece.view.offset == 0
+                && insides(&piece.view, channels) == inside
+                && counts == others;
+            if !alike || !whole_rows {
+                return None;
             }
+            total[axis] += along;
         }
-        let total: usize = pieces.iter().map(|p| over(p, axis)).sum();
-        let mut stride = channels;
-        let mut dims = vec![];
-        for (d, mut factors) in template.into_iter().enumerate().rev() {
-            let n = if d == axis {
-                total
-            } else {
-                over(&pieces[0], d)
-            };
-            factors.insert(0, Factor { size: n, stride });
-            stride *= n;
-            dims.insert(0, factors);
-        }
+        let (parts, lists) = joined_parts(&pieces, values);
+        let outer: usize = total[..axis].iter().product();
+        let block = |i: usize| {
+            lists.iter().flat_map(move |list: &Vec<(u32, u32)>| {
+                let len = list.len() / outer;
+                list[i * len..][..len].to_vec()
+            })
+        };
         let rows = Rows {
             channels,
             parts,
-            index,
+            index: (0..outer).flat_map(block).collect(),
         };
         Some(Seen {
             base: rows.into_base(values),
-            view: View::new(0, dims),
+            view: in_rows(0, &total, &inside, channels),
         })
     }
 
@@ -369,14 +351,9 @@ impl Seen {
             return None;
         }
         let n = size(&over);
-        let all: Vec<usize> = this
-            .view
-            .dims
-            .iter()
-            .map(|d| size(&split(d, channels).0))
-            .collect();
-        let outer: usize = all[..axis].iter().product();
-        let inner: usize = all[axis + 1..].iter().product();
+        let mut counts = counts(&this.view, channels);
+        let outer: usize = counts[..axis].iter().product();
+        let inner: usize = counts[axis + 1..].iter().product();
         let rows = this.base.rows(values);
         let mut index = vec![];
         for block in 0..outer {
@@ -391,15 +368,13 @@ impl Seen {
                 );
             }
         }
-        let mut stride = channels;
-        let mut dims = vec![];
-        for (d, dim) in this.view.dims.iter().enumerate().rev() {
-            let mut factors = split(dim, channels).1;
-            let n = if d == axis { entries.len() } else { all[d] };
-            factors.insert(0, Factor { size: n, stride });
-            stride *= n;
-            dims.insert(0, factors);
-        }
+        counts[axis] = entries.len();
+        let view = in_rows(
+            this.view.offset,
+            &counts,
+            &insides(&this.view, channels),
+            channels,
+        );
         let rows = Rows {
             channels,
             parts: rows.parts.clone(),
@@ -407,7 +382,162 @@ impl Seen {
         };
         Some(Seen {
             base: rows.into_base(values),
-            view: View::new(this.view.offset, dims),
+            view,
         })
+    }
+}
+
+/// The parts of several matrices without repeats, and each matrix's rows as rows of those.
+fn joined_parts(pieces: &[Seen], values: &[Value]) -> (Vec<Part>, Vec<Vec<(u32, u32)>>) {
+    let mut parts: Vec<Part> = vec![];
+    let mut lists = vec![];
+    for piece in pieces {
+        let rows = piece.base.rows(values);
+        let number = |part: &Part| {
+            let known = parts.iter().position(|p| p == part);
+            known.unwrap_or_else(|| {
+                parts.push(part.clone());
+                parts.len() - 1
+            }) as u32
+        };
+        let numbers: Vec<u32> = rows.parts.iter().map(number).collect();
+        let row = |(p, r): &(u32, u32)| (numbers[*p as usize], *r);
+        lists.push(rows.index.iter().map(row).collect());
+    }
+    (parts, lists)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(sizes: &[(usize, usize)]) -> Vec<Value> {
+        let value = |(rows, channels): &(usize, usize)| Value {
+            name: String::new(),
+            rows: *rows,
+            channels: *channels,
+            source: None,
+        };
+        sizes.iter().map(value).collect()
+    }
+
+    /// `1×H×W×C` over a value.
+    fn map(value: ValueId, h: usize, w: usize, c: usize) -> Seen {
+        Seen::value(value, View::strided(&[(1, 0), (h, w * c), (w, c), (c, 1)]))
+    }
+
+    fn slice(seen: &Seen, axis: usize, start: usize, end: usize, values: &[Value]) -> Option<Seen> {
+        let seen = seen.in_order(values)?;
+        Some(Seen {
+            view: seen.view.slice(axis, start, end)?,
+            base: seen.base,
+        })
+    }
+
+    /// torch.roll by −`by` along an axis of `n`.
+    fn roll(seen: &Seen, axis: usize, by: usize, n: usize, values: &[Value]) -> Option<Seen> {
+        let pieces = [
+            slice(seen, axis, by, n, values)?,
+            slice(seen, axis, 0, by, values)?,
+        ];
+        Seen::concat(&pieces, axis, values)
+    }
+
+    #[test]
+    fn a_roll_lists_rows_and_the_roll_back_is_the_value_again() {
+        let values = values(&[(12, 5)]);
+        let rolled = roll(&map(0, 3, 4, 5), 1, 1, 3, &values)
+            .and_then(|s| roll(&s, 2, 3, 4, &values))
+            .expect("slices of whole rows");
+        let first: Vec<u32> = rolled.base.rows(&values).index[..4]
+            .iter()
+            .map(|(_, r)| *r)
+            .collect();
+        assert_eq!(first, [7, 4, 5, 6], "row 1 of the map, from column 3");
+        let back = roll(&rolled, 1, 2, 3, &values).and_then(|s| roll(&s, 2, 1, 4, &values));
+        assert_eq!(back, Some(map(0, 3, 4, 5)));
+    }
+
+    #[test]
+    fn patches_side_by_side_step_over_rows_in_the_channel_axis() {
+        let values = values(&[(16, 8)]);
+        let map = map(0, 4, 4, 8);
+        let corner = |y: usize, x: usize| {
+            let view = map.view.step(1, y, 2).and_then(|v| v.step(2, x, 2));
+            view.map(|view| Seen {
+                base: map.base.clone(),
+                view,
+            })
+        };
+        let corners = [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(y, x)| corner(y, x));
+        let corners: Vec<Seen> = corners.into_iter().flatten().collect();
+        let merged = Seen::concat(&corners, 3, &values).expect("whole channel axes");
+        assert_eq!(merged.view.shape(), [1, 2, 2, 32]);
+        assert!(merged.view.covers(16 * 8));
+        let rows = merged.base.rows(&values);
+        let first: Vec<u32> = rows.index[..8].iter().map(|(_, r)| *r).collect();
+        assert_eq!(
+            first,
+            [0, 4, 1, 5, 2, 6, 3, 7],
+            "Swin's order (0,0), (1,0), (0,1), (1,1)"
+        );
+    }
+
+    #[test]
+    fn tokens_stay_constant_in_front_of_every_window() -> Result<(), String> {
+        let values = values(&[(8, 2)]);
+        let windows = Seen::value(0, View::strided(&[(2, 8), (4, 2), (2, 1)]));
+        let tokens = Tensor {
+            shape: vec![2, 1, 2],
+            data: vec![1., 2., 3., 4.],
+        };
+        let tokens = Seen::constant(&tokens, &windows.view, 2).ok_or("one row per window")?;
+        let both = Seen::concat(&[tokens, windows.clone()], 1, &values).ok_or("rows alike")?;
+        assert_eq!(both.view.shape(), [2, 5, 2]);
+        let rows = both.base.rows(&values);
+        assert_eq!(rows.parts[0], Part::Constant([1., 2., 3., 4.].into()));
+        assert_eq!(rows.index[5], (0, 1), "the second window's token");
+        assert_eq!(rows.index[6], (1, 4), "its first pixel");
+        let pixels = slice(&both, 1, 1, 5, &values).and_then(|s| s.in_order(&values));
+        assert_eq!(pixels, Some(windows), "without the tokens, the value again");
+        Ok(())
+    }
+
+    #[test]
+    fn rows_of_other_widths_or_cut_columns_do_not_join() {
+        let values = values(&[(4, 6), (4, 3)]);
+        let whole = |v: ValueId, c: usize| Seen::value(v, View::strided(&[(4, c), (c, 1)]));
+        assert_eq!(Seen::concat(&[whole(0, 6), whole(1, 3)], 0, &values), None);
+        let half = Seen::value(0, View::strided(&[(4, 6), (3, 1)]));
+        assert_eq!(Seen::concat(&[half.clone(), half], 1, &values), None);
+    }
+
+    /// Elements of a tensor as (value, row, column), the slow way: what lists of rows must keep.
+    fn elements(seen: &Seen, values: &[Value]) -> Vec<(u32, u32, usize)> {
+        let channels = seen.base.channels(values);
+        let rows = seen.base.rows(values);
+        let element = |offset: usize| {
+            let (part, row) = rows.index[offset / channels];
+            (part, row, offset % channels)
+        };
+        seen.view.offsets().into_iter().map(element).collect()
+    }
+
+    #[test]
+    fn listing_rows_in_order_changes_no_element() {
+        let values = values(&[(24, 6)]);
+        let views = [
+            // NCHW; windows of 2×3; heads first; every second column.
+            View::strided(&[(1, 0), (6, 1), (4, 36), (6, 6)]),
+            View::strided(&[(2, 72), (2, 18), (2, 36), (3, 6), (6, 1)]),
+            View::strided(&[(2, 3), (24, 6), (3, 1)]),
+            View::strided(&[(4, 36), (3, 12), (6, 1)]),
+        ];
+        for view in views {
+            let seen = Seen::value(0, view);
+            let listed = seen.in_order(&values).expect("rows and columns apart");
+            assert_eq!(elements(&seen, &values), elements(&listed, &values));
+            assert_eq!(listed.in_order(&values), Some(listed.clone()), "{listed:?}");
+        }
     }
 }

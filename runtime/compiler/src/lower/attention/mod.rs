@@ -4,19 +4,24 @@
 //! groups (it steps over rows: windows) and heads (it steps over channels); the others are queries, keys, channels and, of the
 //! values alone, slots. Rows are collected as row numbers, so that windows, shifts and window tokens cost nothing but a table.
 
+mod bias;
+mod space;
+mod values;
+
 use std::ops::Range;
 use std::sync::Arc;
 
+use bias::{BiasAndMask, addend, bias_and_mask};
+use space::{SpaceFactor, even_step, split_space, steps};
+use values::ValueSide;
+
 use super::einsum::Side;
 use super::seen::{Base, Part, Rows, Seen, refined, split};
-use super::state::{Addend, Half, Known, Scores};
+use super::state::{Half, Known, Scores};
 use super::{Lowering, Outcome, as_map, moved_view};
 use crate::frontend::{NodeId, SourceNode, SourceOp, Tensor};
-use crate::ir::{AttentionShape, Bias, Kind, Operand, Source, ValueId};
+use crate::ir::{AttentionShape, Kind, Operand, Source, ValueId};
 use crate::view::{Factor, View};
-
-/// Masks add −100 (Swin) or minus infinity; nothing above this is taken for one.
-const MASKED: f32 = -20.0;
 
 /// An axis shared by two operands, as runs of groups (over rows) and heads (inside rows), outermost first.
 type Batch = Vec<(bool, usize)>;
@@ -192,7 +197,7 @@ impl Lowering<'_> {
             if let Some(probs) = self.column_softmax(&known, axes) {
                 return Ok(Known::Probs(probs));
             }
-            return self.gate(id, node, axes);
+            return self.gate(node, axes);
         };
         let [_, _, a, b] = s.space();
         let cover = s.view.cover(axes);
@@ -389,7 +394,7 @@ impl Lowering<'_> {
         (shape, scale): (AttentionShape, f64),
         [q, k, v]: [Operand; 3],
         out: Arc<[u32]>,
-        (bias, mask): (Option<Arc<Bias>>, Option<Arc<[u8]>>),
+        (bias, mask): BiasAndMask,
         view: View,
     ) -> Known {
         let (rows, channels) = (out.len(), shape.heads * shape.head_dim);
@@ -490,305 +495,6 @@ impl Lowering<'_> {
     }
 }
 
-/// The values operand: its rows per group, slot and key, and where its own axes go.
-struct ValueSide {
-    half: Half,
-    slots: usize,
-    dim: usize,
-    /// Letters that only the values have, with how many slots and channels each steps over.
-    own: Vec<(char, usize, usize)>,
-}
-
-impl ValueSide {
-    fn new(
-        lowering: &Lowering<'_>,
-        v: &Side,
-        probs: &Scores,
-        prob_letters: &[char],
-        output: &[char],
-    ) -> Result<Self, String> {
-        let channels = v.seen.base.channels(&lowering.values);
-        let [_, _, _, b] = probs.space();
-        let key_stride = if probs.keys_are_b { 1 } else { b };
-        // What each step of the space of logits adds to the offset in the values.
-        let mut offsets = probs.space().map(|n| vec![0; n]);
-        for (letter, dim) in prob_letters.iter().zip(&probs.view.dims) {
-            let list = steps(&[0], v.dim(*letter));
-            let in_output = output.contains(letter);
-            for f in split_space(dim, probs.space()) {
-                let is_key = f.axis == if probs.keys_are_b { 3 } else { 2 };
-                if is_key == in_output {
-                    return Err(
-                        "the probabilities must be summed with the values over the keys".into(),
-                    );
-                }
-            }
-            if list.len() > 1 {
-                add_steps(&mut offsets, dim, probs.space(), &list)
-                    .ok_or("the values' groups, heads and keys lie across each other")?;
-            }
-        }
-        let [groups, heads, a_offsets, b_offsets] = offsets;
-        let (keys, queries) = if key_stride == 1 {
-            (b_offsets, a_offsets)
-        } else {
-            (a_offsets, b_offsets)
-        };
-        let own: Vec<char> = v
-            .real_letters()
-            .filter(|l| !prob_letters.contains(l))
-            .collect();
-        if own.iter().any(|l| !output.contains(l)) || queries.iter().any(|o| *o != 0) {
-            return Err("the probabilities must be summed with the values over the keys".into());
-        }
-        let (mut slots, mut sizes, mut channel) = (vec![0], vec![], vec![]);
-        for letter in &own {
-            let (over, inside) = split(v.dim(*letter), channels);
-            let size = |f: &[Factor]| f.iter().map(|f| f.size).product::<usize>();
-            sizes.push((*letter, size(&over), size(&inside)));
-            slots = steps(&slots, &over);
-            channel.extend(inside);
-        }
-        let dim = match View::new(0, vec![channel]).dims[0].as_slice() {
-            [] => 1,
-            [Factor { size, stride: 1 }] => *size,
-            _ => return Err("the channels of an attention operand must be contiguous".into()),
-        };
-        let row_steps = [&groups, &keys];
-        if row_steps
-            .iter()
-            .any(|l| l.iter().any(|o| o % channels != 0))
-            || heads.iter().any(|o| *o >= channels)
-        {
-            return Err("the rows of an attention operand must be whole rows".into());
-        }
-        let first = v.seen.view.offset / channels * channels;
-        let mut rows = vec![];
-        for g in &groups {
-            for s in &slots {
-                rows.extend(keys.iter().map(|k| ((first + g + s + k) / channels) as u32));
-            }
-        }
-        let half = Half {
-            base: v.seen.base.clone(),
-            rows,
-            len: keys.len(),
-            column: v.seen.view.offset % channels,
-            head_stride: even_step(&heads)
-                .ok_or("the heads of an attention operand must be evenly spaced")?,
-        };
-        Ok(ValueSide {
-            half,
-            slots: slots.len(),
-            dim,
-            own: sizes,
-        })
-    }
-
-    /// The result over rows `[groups][slots][queries]` of `[heads][head_dim]` channels.
-    fn output_view(
-        &self,
-        probs: &Scores,
-        prob_letters: &[char],
-        output: &[char],
-        shape: &AttentionShape,
-    ) -> View {
-        let width = shape.heads * shape.head_dim;
-        let strides = [
-            shape.slots * shape.queries * width,
-            shape.head_dim,
-            width,
-            width,
-        ];
-        let mut own = std::collections::BTreeMap::new();
-        let (mut slot, mut channel) = (shape.queries * width, 1);
-        for (letter, slots, channels) in self.own.iter().rev() {
-            let over = Factor {
-                size: *slots,
-                stride: slot,
-            };
-            let inside = Factor {
-                size: *channels,
-                stride: channel,
-            };
-            own.insert(*letter, vec![over, inside]);
-            slot *= slots;
-            channel *= channels;
-        }
-        let dim = |letter: &char| -> Vec<Factor> {
-            if let Some(factors) = own.get(letter) {
-                return factors.clone();
-            }
-            let Some(axis) = prob_letters.iter().position(|l| l == letter) else {
-                return vec![];
-            };
-            split_space(&probs.view.dims[axis], probs.space())
-                .iter()
-                .map(|f| Factor {
-                    size: f.size,
-                    stride: f.step * strides[f.axis],
-                })
-                .collect()
-        };
-        View::new(0, output.iter().map(dim).collect())
-    }
-}
-
-/// A factor of a view over the space of logits: `size` steps of `step` along one of its four axes.
-struct SpaceFactor {
-    axis: usize,
-    size: usize,
-    step: usize,
-}
-
-/// Factors of a dimension by the axis of `[groups][heads][a][b]` that they step over.
-fn split_space(dim: &[Factor], space: [usize; 4]) -> Vec<SpaceFactor> {
-    let mut out = vec![];
-    for f in dim {
-        // A merged factor may run over several axes: cut it at their boundaries, innermost first.
-        let (mut left, mut stride, mut pieces) = (f.size, f.stride, vec![]);
-        for axis in (0..4).rev() {
-            let below: usize = space[axis + 1..].iter().product();
-            let above = below * space[axis];
-            if stride >= above || left == 1 || space[axis] == 1 {
-                continue;
-            }
-            let size = left.min(above / stride);
-            pieces.push(SpaceFactor {
-                axis,
-                size,
-                step: stride / below,
-            });
-            left /= size;
-            stride = above;
-        }
-        out.extend(pieces.into_iter().rev());
-    }
-    out
-}
-
-/// Writes what the entries of a dimension add to the offset (`list`) under the axes they step over; `None` unless the offsets are
-/// sums of one share per axis.
-fn add_steps(
-    offsets: &mut [Vec<usize>; 4],
-    dim: &[Factor],
-    space: [usize; 4],
-    list: &[usize],
-) -> Option<()> {
-    let factors = split_space(dim, space);
-    let digits = |mut entry: usize| -> Vec<(usize, usize)> {
-        let mut digits = vec![];
-        for f in factors.iter().rev() {
-            digits.push((f.axis, entry % f.size * f.step));
-            entry /= f.size;
-        }
-        digits
-    };
-    let mut shares = space.map(|n| vec![None; n]);
-    for (entry, offset) in list.iter().enumerate() {
-        let digits = digits(entry);
-        for axis in 0..4 {
-            let others = digits.iter().all(|(a, d)| *a == axis || *d == 0);
-            if others {
-                let at: usize = digits
-                    .iter()
-                    .filter(|(a, _)| *a == axis)
-                    .map(|(_, d)| d)
-                    .sum();
-                *shares[axis].get_mut(at)? = Some(*offset);
-            }
-        }
-    }
-    for (entry, offset) in list.iter().enumerate() {
-        let mut at = [0; 4];
-        digits(entry).iter().for_each(|(a, d)| at[*a] += d);
-        let sum: usize = (0..4).filter_map(|axis| *shares[axis].get(at[axis])?).sum();
-        if sum != *offset {
-            return None;
-        }
-    }
-    for axis in 0..4 {
-        for (total, share) in offsets[axis].iter_mut().zip(&shares[axis]) {
-            *total += share.unwrap_or(0);
-        }
-    }
-    Some(())
-}
-
-/// Attention logits after an operation on their axes: some of the queries, or another view of all of them.
-pub(super) fn moved_scores(s: Scores, op: &SourceOp) -> Option<Scores> {
-    match op {
-        SourceOp::Slice { axis, start, end } => sliced_scores(s, *axis, *start..*end),
-        _ => Some(Scores {
-            view: moved_view(&s.view, op)?,
-            ..s
-        }),
-    }
-}
-
-/// Logits of some rows of one operand.
-fn sliced_scores(mut s: Scores, axis: usize, range: Range<usize>) -> Option<Scores> {
-    let space = s.space();
-    let dims: Vec<Vec<SpaceFactor>> = s.view.dims.iter().map(|d| split_space(d, space)).collect();
-    let whole = s.view.shape().get(axis)?.eq(&range.len());
-    let cut = match dims.get(axis)?.as_slice() {
-        _ if whole => return Some(s),
-        [f] if f.axis >= 2 && f.size == space[f.axis] => f.axis,
-        _ => return None,
-    };
-    let half = if cut == 2 { &mut s.a } else { &mut s.b };
-    let rows = half
-        .rows
-        .chunks(half.len)
-        .map(|rows| rows.get(range.clone()));
-    half.rows = rows.collect::<Option<Vec<_>>>()?.concat();
-    half.len = range.len();
-    for addend in s.addends.iter_mut().filter(|a| a.varies[cut]) {
-        let inner = if cut == 2 && addend.varies[3] {
-            space[3]
-        } else {
-            1
-        };
-        let blocks = addend.data.chunks(space[cut] * inner);
-        addend.data = blocks
-            .flat_map(|b| b[range.start * inner..range.end * inner].to_vec())
-            .collect();
-    }
-    let space = s.space();
-    let factor = |f: &SpaceFactor| Factor {
-        size: if f.axis == cut { range.len() } else { f.size },
-        stride: f.step * space[f.axis + 1..].iter().product::<usize>(),
-    };
-    let dims = dims.iter().map(|d| d.iter().map(factor).collect());
-    s.view = View::new(0, dims.collect());
-    Some(s)
-}
-
-/// Every offset that steps over `factors` reach from each of `from`.
-fn steps(from: &[usize], factors: &[Factor]) -> Vec<usize> {
-    let mut offsets = from.to_vec();
-    for f in factors {
-        offsets = offsets
-            .iter()
-            .flat_map(|o| (0..f.size).map(move |i| o + i * f.stride))
-            .collect();
-    }
-    offsets
-}
-
-/// The distance between neighbours, if it is always the same; 0 for one entry.
-fn even_step(offsets: &[usize]) -> Option<usize> {
-    let step = match offsets {
-        [a, b, ..] => b.checked_sub(*a)?,
-        _ => 0,
-    };
-    let even = offsets
-        .iter()
-        .enumerate()
-        .all(|(i, o)| *o == offsets[0] + i * step);
-    even.then_some(step)
-}
-
 fn positions(letters: &[char], set: &[char]) -> Vec<usize> {
     set.iter()
         .filter_map(|l| letters.iter().position(|x| x == l))
@@ -873,54 +579,6 @@ fn score_view(
     View::new(0, output.iter().map(dim).collect())
 }
 
-/// A constant that broadcasts over the logits, reduced to the dimensions it varies over.
-fn addend(s: &Scores, constant: &Tensor) -> Option<Addend> {
-    if constant.shape.len() != s.view.dims.len() {
-        return None;
-    }
-    let space = s.space();
-    let mut varies = [false; 4];
-    let mut dims = vec![];
-    for (size, dim) in constant.shape.iter().zip(&s.view.dims) {
-        let n: usize = dim.iter().map(|f| f.size).product();
-        if *size != 1 && *size != n {
-            return None;
-        }
-        if *size == 1 {
-            dims.push(vec![]);
-            continue;
-        }
-        for f in split_space(dim, space) {
-            varies[f.axis] = true;
-        }
-        dims.push(dim.clone());
-    }
-    let sizes: Vec<usize> = (0..4)
-        .map(|i| if varies[i] { space[i] } else { 1 })
-        .collect();
-    if sizes.iter().product::<usize>() != constant.data.len() {
-        return None;
-    }
-    let mut data = vec![0.0; constant.data.len()];
-    let place = |offset: usize| -> usize {
-        let (mut at, mut below) = (0, 1);
-        let mut stride = 1;
-        for axis in (0..4).rev() {
-            if varies[axis] {
-                at += offset / stride % space[axis] * below;
-                below *= space[axis];
-            }
-            stride *= space[axis];
-        }
-        at
-    };
-    let view = View { offset: 0, dims };
-    for (x, offset) in constant.data.iter().zip(view.offsets()) {
-        *data.get_mut(place(offset))? = *x;
-    }
-    Some(Addend { varies, data })
-}
-
 /// Numbers the result's rows as the queries' own rows, or for slots as the rows of the values, when those are all rows of something;
 /// else in the order of computation. Then a shortcut around the attention is a plain sum.
 fn output_rows(shape: &AttentionShape, q: &Operand, v: &Operand) -> Arc<[u32]> {
@@ -942,121 +600,51 @@ fn output_rows(shape: &AttentionShape, q: &Operand, v: &Operand) -> Arc<[u32]> {
     Arc::clone(rows)
 }
 
-type BiasAndMask = (Option<Arc<Bias>>, Option<Arc<[u8]>>);
+/// Attention logits after an operation on their axes: some of the queries, or another view of all of them.
+pub(in crate::lower) fn moved_scores(s: Scores, op: &SourceOp) -> Option<Scores> {
+    match op {
+        SourceOp::Slice { axis, start, end } => sliced_scores(s, *axis, *start..*end),
+        _ => Some(Scores {
+            view: moved_view(&s.view, op)?,
+            ..s
+        }),
+    }
+}
 
-/// What was added to the logits: constants that do not vary over groups are a bias, the others a mask.
-fn bias_and_mask(s: &Scores, shape: &AttentionShape) -> Result<BiasAndMask, String> {
-    let AttentionShape {
-        heads,
-        groups,
-        queries,
-        keys,
-        ..
-    } = *shape;
-    let mut bias = vec![];
-    let mut mask = vec![];
-    for addend in &s.addends {
-        let [over_groups, over_heads, ..] = addend.varies;
-        if over_groups && over_heads && heads > 1 {
-            return Err("a bias that differs between groups is not supported".into());
-        }
-        let (target, outer) = if over_groups {
-            (&mut mask, groups)
+/// Logits of some rows of one operand.
+fn sliced_scores(mut s: Scores, axis: usize, range: Range<usize>) -> Option<Scores> {
+    let space = s.space();
+    let dims: Vec<Vec<SpaceFactor>> = s.view.dims.iter().map(|d| split_space(d, space)).collect();
+    let whole = s.view.shape().get(axis)?.eq(&range.len());
+    let cut = match dims.get(axis)?.as_slice() {
+        _ if whole => return Some(s),
+        [f] if f.axis >= 2 && f.size == space[f.axis] => f.axis,
+        _ => return None,
+    };
+    let half = if cut == 2 { &mut s.a } else { &mut s.b };
+    let rows = half
+        .rows
+        .chunks(half.len)
+        .map(|rows| rows.get(range.clone()));
+    half.rows = rows.collect::<Option<Vec<_>>>()?.concat();
+    half.len = range.len();
+    for addend in s.addends.iter_mut().filter(|a| a.varies[cut]) {
+        let inner = if cut == 2 && addend.varies[3] {
+            space[3]
         } else {
-            (&mut bias, heads)
+            1
         };
-        target.resize(outer * queries * keys, 0.0);
-        let at = |o: usize, q: usize, k: usize| -> f32 {
-            let (a, b) = if s.keys_are_b { (q, k) } else { (k, q) };
-            let (g, h) = if over_groups { (o, 0) } else { (0, o) };
-            let mut index = 0;
-            for (axis, digit) in [g, h, a, b].into_iter().enumerate() {
-                if addend.varies[axis] {
-                    index = index * s.space()[axis] + digit;
-                }
-            }
-            addend.data[index]
-        };
-        let cells = target.iter_mut().enumerate();
-        cells.for_each(|(i, x)| *x += at(i / (queries * keys), i / keys % queries, i % keys));
+        let blocks = addend.data.chunks(space[cut] * inner);
+        addend.data = blocks
+            .flat_map(|b| b[range.start * inner..range.end * inner].to_vec())
+            .collect();
     }
-    let bias = (!bias.is_empty()).then(|| Arc::new(relative_position(bias, shape)));
-    let mask = if mask.is_empty() {
-        None
-    } else {
-        labels(&mask, shape)?
+    let space = s.space();
+    let factor = |f: &SpaceFactor| Factor {
+        size: if f.axis == cut { range.len() } else { f.size },
+        stride: f.step * space[f.axis + 1..].iter().product::<usize>(),
     };
-    Ok((bias, mask))
-}
-
-/// Swin's table, if the bias depends only on the relative position in a window (specs/swin.md §2.2).
-fn relative_position(full: Vec<f32>, shape: &AttentionShape) -> Bias {
-    let n = shape.queries;
-    let windows = (1..=n).filter(|h| n.is_multiple_of(*h)).map(|h| [h, n / h]);
-    let mut windows: Vec<[usize; 2]> = windows.collect();
-    windows.sort_by_key(|[h, w]| h.abs_diff(*w));
-    for window in windows.into_iter().filter(|_| n == shape.keys && n > 1) {
-        if let Some(table) = window_table(&full, shape, window) {
-            return Bias {
-                table,
-                window: Some(window),
-            };
-        }
-    }
-    Bias {
-        table: full,
-        window: None,
-    }
-}
-
-fn window_table(full: &[f32], shape: &AttentionShape, [h, w]: [usize; 2]) -> Option<Vec<f32>> {
-    let (n, entries) = (shape.queries, (2 * h - 1) * (2 * w - 1));
-    let mut table = vec![None; shape.heads * entries];
-    for (i, x) in full.iter().enumerate() {
-        let (head, q, k) = (i / (n * n), i / n % n, i % n);
-        let y = q / w + h - 1 - k / w;
-        let column = q % w + w - 1 - k % w;
-        let slot: &mut Option<f32> = &mut table[head * entries + y * (2 * w - 1) + column];
-        if slot.is_some_and(|s| s.to_bits() != x.to_bits()) {
-            return None;
-        }
-        *slot = Some(*x);
-    }
-    table.into_iter().collect()
-}
-
-/// One label per token such that tokens of the same label see each other: the mask must be 0 within and very negative between.
-fn labels(mask: &[f32], shape: &AttentionShape) -> Result<Option<Arc<[u8]>>, String> {
-    let refuse = || {
-        "a mask on attention logits must separate the tokens of a group into classes that see only each other"
-            .to_string()
-    };
-    let n = shape.queries;
-    if n != shape.keys {
-        return Err(refuse());
-    }
-    let mut labels = vec![];
-    for group in mask.chunks(n * n) {
-        let first = labels.len();
-        let mut next = 0u8;
-        for i in 0..n {
-            let row = &group[i * n..][..n];
-            let known = (0..i).find(|j| row[*j] > MASKED).map(|j| labels[first + j]);
-            labels.push(match known {
-                Some(label) => label,
-                None => {
-                    next = next.checked_add(1).ok_or_else(refuse)?;
-                    next - 1
-                }
-            });
-        }
-        for (i, x) in group.iter().enumerate() {
-            let same = labels[first + i / n] == labels[first + i % n];
-            let fits = if same { *x == 0.0 } else { *x <= MASKED };
-            if !fits {
-                return Err(refuse());
-            }
-        }
-    }
-    Ok(labels.iter().any(|l| *l != 0).then(|| labels.into()))
+    let dims = dims.iter().map(|d| d.iter().map(factor).collect());
+    s.view = View::new(0, dims.collect());
+    Some(s)
 }
