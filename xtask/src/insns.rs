@@ -209,7 +209,9 @@ impl<'a> Counter<'a> {
             plugin,
         } = self;
         let sh = &project.sh;
-        let out = project.scratch()?.join("insns.txt");
+        // Of this process alone: another one may be counting, too.
+        let name = format!("insns-{}.txt", std::process::id());
+        let out = project.scratch()?.join(name);
         let mut plugin_arg = plugin.clone().into_os_string();
         plugin_arg.push(",out=");
         plugin_arg.push(&out);

@@ -35,13 +35,13 @@ impl Vectorised for Add<'_> {
         };
         let target = Target::new(&self.output, out);
         for group in row_groups(rows.len(), self.channels) {
+            let first = group.start * self.channels;
+            let from = (rows.start + group.start) * self.channels;
+            let count = group.len();
             // SAFETY: `run` checked that the operands hold all rows, and `out` those of `rows`.
             unsafe {
-                for index in group.clone() {
-                    with_form!(target, form => self.row(isa, form, terms, rows.start + index, index));
-                }
-                let first = group.start * self.channels;
-                target.look_up(isa, &self.output, first, group.len() * self.channels);
+                with_form!(target, form => self.rows_simd(isa, form, terms, count, from, first));
+                target.look_up(isa, &self.output, first, count * self.channels);
             }
         }
         Ok(())
@@ -49,52 +49,67 @@ impl Vectorised for Add<'_> {
 }
 
 impl Add<'_> {
-    /// Row `row` of the operands, to row `index` of the form.
+    /// `count` rows: from element `from` of the operands, to element `to` of the form. Blocks of channels outside, rows inside: the numbers per
+    /// channel stay in registers.
     ///
     /// # Safety
     /// They have these rows, of at least 8 channels.
     #[inline(always)]
-    unsafe fn row<I: Isa, F: Form>(
+    unsafe fn rows_simd<I: Isa, F: Form>(
         &self,
         isa: I,
         form: F,
         terms: Terms<'_>,
-        row: usize,
-        index: usize,
+        count: usize,
+        from: usize,
+        to: usize,
     ) {
-        let (from, to) = (row * self.channels, index * self.channels);
         for block in 0..self.channels.div_ceil(NR) {
             let c = (block * NR).min(self.channels - NR);
             // SAFETY: c + 8 lies within the channels, and there are that many factors and biases (`new`).
             unsafe {
-                let mut sum = product(isa, terms.a, from, c);
-                if let Some(b) = terms.b {
-                    sum = isa.add_f32(sum, product(isa, b, from, c));
+                let bias = isa.load_f32(self.bias.as_ptr().add(c));
+                let (a, scale_a) = (terms.a.0, isa.load_f32(terms.a.1.as_ptr().add(c)));
+                let (mut from, mut to) = (from + c, to + c);
+                if let Some((b, scale_b)) = terms.b {
+                    let scale_b = isa.load_f32(scale_b.as_ptr().add(c));
+                    for _ in 0..count {
+                        let first = isa.mul_f32(value(isa, a, from), scale_a);
+                        let second = isa.mul_f32(value(isa, b, from), scale_b);
+                        let sum = isa.add_f32(first, second);
+                        form.put(isa, isa.add_f32(sum, bias), to);
+                        from += self.channels;
+                        to += self.channels;
+                    }
+                } else {
+                    for _ in 0..count {
+                        let first = isa.mul_f32(value(isa, a, from), scale_a);
+                        form.put(isa, isa.add_f32(first, bias), to);
+                        from += self.channels;
+                        to += self.channels;
+                    }
                 }
-                let sum = isa.add_f32(sum, isa.load_f32(self.bias.as_ptr().add(c)));
-                form.put(isa, sum, to + c);
             }
         }
     }
 }
 
-/// 8 channels from `c` on, of the row that starts at element `from`, times their factors.
+/// 8 elements from `index` on.
 ///
 /// # Safety
-/// `from + c + 8` lies within the operand, and `c + 8` within the factors.
+/// They lie within the operand.
 #[inline(always)]
-unsafe fn product<I: Isa>(isa: I, (x, scale): (In<'_>, &[f32]), from: usize, c: usize) -> I::F32 {
+unsafe fn value<I: Isa>(isa: I, x: In<'_>, index: usize) -> I::F32 {
     // SAFETY: the caller's promise.
     unsafe {
-        let value = match x {
-            In::S8(x) => isa.to_f32(isa.widen_i16(isa.load_i8_wide(x.as_ptr().add(from + c)))),
-            In::S16(x) => isa.to_f32(isa.widen_i16(isa.load_i16(x.as_ptr().add(from + c)))),
+        match x {
+            In::S8(x) => isa.to_f32(isa.widen_i16(isa.load_i8_wide(x.as_ptr().add(index)))),
+            In::S16(x) => isa.to_f32(isa.widen_i16(isa.load_i16(x.as_ptr().add(index)))),
             In::S32(x) => {
-                let x = isa.to_f32(isa.load_i32(x.as_ptr().add(from + c)));
+                let x = isa.to_f32(isa.load_i32(x.as_ptr().add(index)));
                 let x = isa.max_f32(x, isa.splat_f32(-ROUND_MAX));
                 isa.min_f32(x, isa.splat_f32(ROUND_MAX))
             }
-        };
-        isa.mul_f32(value, isa.load_f32(scale.as_ptr().add(c)))
+        }
     }
 }

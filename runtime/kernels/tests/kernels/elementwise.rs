@@ -422,6 +422,25 @@ fn products() {
     }
 }
 
+/// More rows than are looked up together.
+#[test]
+fn long_products() {
+    for b in [Rows::One, Rows::Same, Rows::Table(5)] {
+        for form in FORMS {
+            let case = Product {
+                rows: 300,
+                channels: 33,
+                types: [InType::S16, InType::S8],
+                b,
+                form,
+                fill: Fill::Random,
+                gain: 8,
+            };
+            mul(case, 3);
+        }
+    }
+}
+
 #[test]
 fn wrong_products_are_refused() {
     let factor = Factor {

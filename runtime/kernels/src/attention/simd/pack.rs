@@ -265,11 +265,11 @@ pub(super) fn query_rows(
                 core::ptr::copy_nonoverlapping(row.add(d), to.add(d), 2 * K_ALIGN);
                 d += 2 * K_ALIGN;
             }
-            if d + K_ALIGN <= head_dim {
-                core::ptr::copy_nonoverlapping(row.add(d), to.add(d), K_ALIGN);
-                d += K_ALIGN;
-            }
             if d < head_dim {
+                if d + K_ALIGN <= head_dim {
+                    core::ptr::copy_nonoverlapping(row.add(d), to.add(d), K_ALIGN);
+                    d += K_ALIGN;
+                }
                 core::ptr::copy_nonoverlapping(row.add(d), to.add(d), head_dim - d);
             }
             to = to.add(dim);
