@@ -55,15 +55,11 @@ pub(super) fn add_steps(
     let mut shares = space.map(|n| vec![None; n]);
     for (entry, offset) in list.iter().enumerate() {
         let digits = digits(entry);
-        for axis in 0..4 {
-            let others = digits.iter().all(|(a, d)| *a == axis || *d == 0);
-            if others {
-                let at: usize = digits
-                    .iter()
-                    .filter(|(a, _)| *a == axis)
-                    .map(|(_, d)| d)
-                    .sum();
-                *shares[axis].get_mut(at)? = Some(*offset);
+        for (axis, shares) in shares.iter_mut().enumerate() {
+            if digits.iter().all(|(a, d)| *a == axis || *d == 0) {
+                let along = digits.iter().filter(|(a, _)| *a == axis);
+                let at: usize = along.map(|(_, d)| d).sum();
+                *shares.get_mut(at)? = Some(*offset);
             }
         }
     }
@@ -75,8 +71,8 @@ pub(super) fn add_steps(
             return None;
         }
     }
-    for axis in 0..4 {
-        for (total, share) in offsets[axis].iter_mut().zip(&shares[axis]) {
+    for (totals, shares) in offsets.iter_mut().zip(&shares) {
+        for (total, share) in totals.iter_mut().zip(shares) {
             *total += share.unwrap_or(0);
         }
     }
