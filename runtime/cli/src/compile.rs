@@ -27,8 +27,9 @@ Examples:
         --labels labels.txt
 
 The calibration folder has one folder of photos per class; unless --labels
-says otherwise, the sorted names of these are the labels. Some dozens of
-typical photos are enough. Give the preprocessing the model was trained with:
+says otherwise, the sorted names of these are the labels. Photos that lie in
+the folder itself do as well; then labels come from --labels, or there are
+none. Some dozens of typical photos are enough. Give the preprocessing the model was trained with:
 it becomes part of the plan. Everything used is printed, defaults too.";
 
 /// Most that a lowered layer, fed the reference's inputs, may differ from the reference, relative to the largest value.
@@ -43,7 +44,7 @@ pub(crate) struct Args {
     /// The plan to write
     #[arg(short, long, value_name = "OUT.vitlet")]
     output: PathBuf,
-    /// Calibrate on photos of this folder, which has one folder per class
+    /// Calibrate on photos of this folder, which has one folder per class, or just photos
     #[arg(long, value_name = "DIR", required_unless_present = "ranges")]
     calib: Option<PathBuf>,
     /// Calibrate on N photos, spread evenly over the classes
@@ -243,7 +244,7 @@ impl Files {
             .transpose()?;
         let labels = args.labels.as_deref().map(read_labels).transpose()?;
         let ranges = args.ranges.as_deref().map(read_ranges).transpose()?;
-        let dataset = args.calib.as_deref().map(Dataset::open).transpose()?;
+        let dataset = args.calib.as_deref().map(Dataset::open_photos).transpose()?;
         let files = Self {
             output,
             save_ranges,
@@ -317,11 +318,11 @@ impl Files {
     fn labels(&self, args: &Args, classes: usize) -> anyhow::Result<Vec<String>> {
         let (labels, place) = match (&self.labels, &self.dataset) {
             (Some(labels), _) => (labels.clone(), args.labels.as_ref()),
-            (None, Some(dataset)) => {
+            (None, Some(dataset)) if dataset.is_named() => {
                 let names = dataset.classes.iter().map(|class| class.name.clone());
                 (names.collect(), args.calib.as_ref())
             }
-            (None, None) => return Ok(Vec::new()),
+            (None, _) => return Ok(Vec::new()),
         };
         let place = place.map_or_else(String::new, |path| path.display().to_string());
         if let Some(label) = labels.iter().find(|l| l.contains(char::is_control)) {

@@ -49,6 +49,25 @@ impl Dataset {
         Ok(Self { classes })
     }
 
+    /// As [`Dataset::open`], but photos that lie in the folder itself will do: they are one class without a name.
+    pub(crate) fn open_photos(path: &Path) -> anyhow::Result<Self> {
+        let entries = sorted_entries(path).or_invalid()?;
+        if entries.iter().any(|entry| entry.is_dir()) || !entries.iter().any(|e| has_photo_name(e)) {
+            return Self::open(path);
+        }
+        Ok(Self {
+            classes: vec![ClassFolder {
+                name: String::new(),
+                photos: photos_below(path).or_invalid()?,
+            }],
+        })
+    }
+
+    /// Whether the classes have names: photos without class folders have none.
+    pub(crate) fn is_named(&self) -> bool {
+        self.classes.iter().all(|class| !class.name.is_empty())
+    }
+
     /// `count` photos with the index of their class, or all if there are fewer: evenly over the classes, and evenly over the sorted
     /// photos of each class. Classes take turns.
     pub(crate) fn spread(&self, count: usize) -> Vec<(usize, &Path)> {
@@ -229,5 +248,8 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("has no class folders"), "{error}");
+        let loose = Dataset::open_photos(&folder.path().join("b/up/b")).unwrap();
+        assert_eq!((loose.len(), loose.is_named()), (2, false));
+        assert!(Dataset::open_photos(folder.path()).unwrap().is_named());
     }
 }

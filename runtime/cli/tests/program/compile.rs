@@ -137,6 +137,18 @@ fn ranges_give_the_same_plan_again() {
 }
 
 #[test]
+fn loose_photos_calibrate_and_give_no_labels() {
+    let sandbox = sandbox();
+    let record = sandbox
+        .run(&format!("{COMPILE} --calib calib/class-1 --json"))
+        .succeeded()
+        .record();
+    assert_eq!(record["calibration"]["images"], 2);
+    let inspected = sandbox.run("inspect out.vitlet --json").succeeded();
+    assert_eq!(inspected.record()["labels"], serde_json::json!([]));
+}
+
+#[test]
 fn what_is_named_is_checked_first() {
     let sandbox = sandbox();
     fs::create_dir_all(sandbox.path("empty/class-0")).unwrap();
