@@ -244,7 +244,11 @@ impl Files {
             .transpose()?;
         let labels = args.labels.as_deref().map(read_labels).transpose()?;
         let ranges = args.ranges.as_deref().map(read_ranges).transpose()?;
-        let dataset = args.calib.as_deref().map(Dataset::open_photos).transpose()?;
+        let dataset = args
+            .calib
+            .as_deref()
+            .map(Dataset::open_photos)
+            .transpose()?;
         let files = Self {
             output,
             save_ranges,

@@ -52,7 +52,8 @@ impl Dataset {
     /// As [`Dataset::open`], but photos that lie in the folder itself will do: they are one class without a name.
     pub(crate) fn open_photos(path: &Path) -> anyhow::Result<Self> {
         let entries = sorted_entries(path).or_invalid()?;
-        if entries.iter().any(|entry| entry.is_dir()) || !entries.iter().any(|e| has_photo_name(e)) {
+        if entries.iter().any(|entry| entry.is_dir()) || !entries.iter().any(|e| has_photo_name(e))
+        {
             return Self::open(path);
         }
         Ok(Self {
