@@ -6,6 +6,7 @@
 //! | `test` | every check there is, in order |
 //! | `test_models` | the tests of the Python package in `models/` |
 //! | `models` | the large models: exported, compiled, compared; writes `docs/models.md` |
+//! | `variants` | the same networks from other code and other exporters: all lower, to the same operations |
 //! | `dist` | the release programs |
 //! | `insns` | instructions of one inference, counted by QEMU, against `budgets/instructions.toml` |
 //! | `budgets` | sizes against `budgets/sizes.toml` |
@@ -28,6 +29,7 @@ mod setup;
 mod test;
 mod test_models;
 mod toolchain;
+mod variants;
 mod zoo;
 
 use std::process::ExitCode;
@@ -50,6 +52,7 @@ enum Verb {
     Test(test::Args),
     TestModels(test_models::Args),
     Models(models::Args),
+    Variants(variants::Args),
     Dist(dist::Args),
     Insns(insns::Args),
     Budgets(budgets::Args),
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::verb(&project, args),
         Verb::TestModels(args) => test_models::verb(&project, args),
         Verb::Models(args) => models::verb(&project, args),
+        Verb::Variants(args) => variants::verb(&project, args),
         Verb::Dist(args) => dist::verb(&project, args),
         Verb::Insns(args) => insns::verb(&project, args),
         Verb::Budgets(args) => budgets::verb(&project, args),
