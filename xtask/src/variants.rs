@@ -95,7 +95,10 @@ pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
             compiled.copies
         );
         if *ops != compiled.ops {
-            println!("  other operations than {first}: {:?}, {ops:?}", compiled.ops);
+            println!(
+                "  other operations than {first}: {:?}, {ops:?}",
+                compiled.ops
+            );
             failed.push(file.clone());
         }
         if compiled.float_ops + compiled.copies > 0 {

@@ -201,8 +201,8 @@ fn random_graph(random: &mut Random) -> Graph {
                 }
             }
             _ => {
-                let same = values.iter().copied().filter(|v| b.rows(*v) == rows);
-                let residual = same.last().filter(|_| random.below(4) > 0);
+                let mut same = values.iter().copied().filter(|v| b.rows(*v) == rows);
+                let residual = same.next_back().filter(|_| random.below(4) > 0);
                 values.push(b.linear(x, residual));
             }
         }

@@ -120,12 +120,10 @@ impl Writer<'_> {
 
     /// The bias in units of the logits.
     fn bias(&self, op: &Op, bias: &ir::Bias) -> Result<(Vec<i32>, Option<[u32; 2]>), CompileError> {
+        const LARGEST: f64 = 16_777_216.0;
         let units = |b: &f32| (f64::from(*b) * UNITS).round_ties_even();
-        if let Some(b) = bias
-            .table
-            .iter()
-            .find(|b| !(units(b).abs() <= (1u32 << 24) as f64))
-        {
+        let fits = |b: &f32| units(b).abs() <= LARGEST;
+        if let Some(b) = bias.table.iter().find(|b| !fits(b)) {
             let reason = format!(
                 "a position bias of {b} is too large; at most 11000 in magnitude can be represented"
             );

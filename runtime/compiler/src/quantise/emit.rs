@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use vitlet_kernels::{
-    Conv, ConvShape, Depthwise, Gather, InType, LayerNorm, Linear, MaxPool, NormOutput, Output,
-    ParamError, PoolLinear,
+    Conv, ConvShape, Depthwise, Gather, GroupNorm, InType, LayerNorm, Linear, MaxPool, NormOutput,
+    Output, ParamError, PoolLinear,
 };
 use vitlet_plan::{
     AlignedBytes, DType, Metadata, Op as PlanOp, OpKind, PlanBuilder, Provenance, Tensor, TensorId,
@@ -166,10 +166,7 @@ impl Writer<'_> {
             Kind::Convert => self.convert(op),
             Kind::Mul { column, rows, .. } => self.mul(op, *column, rows),
             Kind::Slice { .. } | Kind::Concat => Ok(()),
-            Kind::GroupNorm { .. } => {
-                let reason = "normalisation of a whole map has no int8 form; use layer or batch normalisation";
-                Err(self.refuse(op, reason.into()))
-            }
+            Kind::GroupNorm { eps, gamma, beta } => self.group_norm(op, *eps, (gamma, beta)),
         }
     }
 
@@ -337,27 +334,9 @@ impl Writer<'_> {
         (gamma, beta): (&[f32], &[f32]),
         gather: Option<&ir::Gather>,
     ) -> Result<(), CompileError> {
-        let (input, output) = (&self.grids[&op.inputs[0]], &self.grids[&op.output]);
-        let channels = gamma.len();
-        let step = input.scale(0);
-        let eps = (eps * (channels as f64 / step).powi(2))
-            .round_ties_even()
-            .clamp(1.0, (1u64 << 62) as f64) as u64;
-        let scaled = |x: &[f32], zero: bool| -> Vec<f32> {
-            let offset = |c: usize| if zero { output.zero(c) } else { 0.0 };
-            x.iter()
-                .enumerate()
-                .map(|(c, x)| normal(f64::from(*x) / output.scale(c) + offset(c)))
-                .collect()
-        };
-        let (gamma, beta) = (scaled(gamma, false), scaled(beta, true));
+        let n = self.norm(op, eps, (gamma, beta), gamma.len());
         let rows = self.graph.values[op.output].rows;
-        let to = if output.dtype == DType::S8 {
-            NormOutput::S8
-        } else {
-            NormOutput::S16
-        };
-        let norm = LayerNorm::new(rows, channels, eps, &gamma, &beta, to);
+        let norm = LayerNorm::new(rows, gamma.len(), n.eps, &n.gamma, &n.beta, n.output);
         let kind = norm.and_then(|norm| match gather {
             None => Ok(norm),
             Some(gather) => norm.with_gather(Gather {
@@ -368,6 +347,49 @@ impl Writer<'_> {
         });
         self.push(op, operands(op), kind.map(OpKind::LayerNorm))
     }
+
+    fn group_norm(
+        &mut self,
+        op: &Op,
+        eps: f64,
+        (gamma, beta): (&[f32], &[f32]),
+    ) -> Result<(), CompileError> {
+        let (rows, channels) = (self.graph.values[op.output].rows, gamma.len());
+        let n = self.norm(op, eps, (gamma, beta), rows * channels);
+        let kind = GroupNorm::new(rows, channels, n.eps, &n.gamma, &n.beta, n.output);
+        self.push(op, operands(op), kind.map(OpKind::GroupNorm))
+    }
+
+    /// Numbers of a normalisation over `count` elements in steps of its input and output.
+    fn norm(&self, op: &Op, eps: f64, (gamma, beta): (&[f32], &[f32]), count: usize) -> Norm {
+        let (input, output) = (&self.grids[&op.inputs[0]], &self.grids[&op.output]);
+        let scaled = |x: &[f32], zero: bool| -> Vec<f32> {
+            let offset = |c: usize| if zero { output.zero(c) } else { 0.0 };
+            x.iter()
+                .enumerate()
+                .map(|(c, x)| normal(f64::from(*x) / output.scale(c) + offset(c)))
+                .collect()
+        };
+        Norm {
+            eps: (eps * (count as f64 / input.scale(0)).powi(2))
+                .round_ties_even()
+                .clamp(1.0, (1u64 << 62) as f64) as u64,
+            gamma: scaled(gamma, false),
+            beta: scaled(beta, true),
+            output: match output.dtype {
+                DType::S8 => NormOutput::S8,
+                DType::S16 | DType::S32 => NormOutput::S16,
+            },
+        }
+    }
+}
+
+/// Numbers of a normalisation, as the kernels take them.
+struct Norm {
+    eps: u64,
+    gamma: Vec<f32>,
+    beta: Vec<f32>,
+    output: NormOutput,
 }
 
 /// The operands that are not a residual.

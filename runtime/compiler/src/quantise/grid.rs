@@ -171,7 +171,12 @@ pub(super) fn grids(
         }
     }
     let mut grids = BTreeMap::from([(graph.input, image(normalisation))]);
-    for members in sets.values() {
+    for (set, members) in &sets {
+        if *set == shared[graph.input] {
+            // Rows of the image, or its maxima.
+            grids.extend(members.iter().map(|(v, _)| (*v, image(normalisation))));
+            continue;
+        }
         let dtype = members.first().map_or(DType::S8, |(v, _)| types[v]);
         let grid = match dtype {
             DType::S8 => match attention_scales(graph, members) {
@@ -445,6 +450,9 @@ fn norm_floor(graph: &Graph, value: ValueId) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ir::Geometry;
+    use crate::memory::tests::Builder;
+    use crate::quantise::types::check_types;
 
     fn clipped(function: Expr, op: Binary, c: f64) -> Expr {
         function.binary(op, Expr::Const(c))
@@ -468,6 +476,35 @@ mod tests {
         assert!(!asymmetric([-1.0, 3.0]).clips(relu));
         assert!(asymmetric([0.0, 6.0]).clips([0.0, 6.0]));
         assert!(!asymmetric([0.0, 8.0]).clips([0.0, 6.0]));
+    }
+
+    #[test]
+    fn maxima_of_the_image_lie_on_the_image_s_grid() {
+        let mut b = Builder::new(4);
+        let geometry = Geometry {
+            input: [4, 1],
+            output: [1, 1],
+            kernel: [4, 1],
+            stride: [1, 1],
+            pad: [0; 4],
+        };
+        let pooled = b.op(Kind::MaxPool(geometry), &[0], 1);
+        let end = b.linear(pooled, None);
+        let graph = b.finish(end);
+        let types = check_types(&graph).expect("s8 for the product");
+        let parts = Parts::new(&graph).expect("no parts");
+        let range = |v: ValueId| ValueRange {
+            name: graph.values[v].name.clone(),
+            seen: [-1.0, 1.0],
+            clip: [-1.0, 1.0],
+            channels: vec![],
+        };
+        let values = crate::calibrate::used_values(&graph).into_iter().map(range);
+        let n = Normalisation::IMAGENET;
+        let ranges = Ranges::new(String::new(), 1, n.mean, n.std, values.collect());
+        let grids = grids(&graph, &types, &parts, &ranges, &n).expect("ranges of this graph");
+        assert_eq!(grids[&pooled], grids[&0]);
+        assert_eq!(grids[&pooled].scales.len(), 3);
     }
 
     #[test]

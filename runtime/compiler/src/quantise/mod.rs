@@ -1,9 +1,11 @@
 //! From lowered layers and ranges to a plan: types ([`types`]), scales ([`grid`]), integer weights ([`weights`]), the plan's
-//! ops ([`emit`]). The numbers follow `docs/numerics.md`; everything here is f64 and deterministic.
+//! tensors and ops ([`emit`], with [`attention`] and [`sums`]); [`split`] makes
+//! layers small enough for them first. The numbers follow `docs/numerics.md`; everything here is f64 and deterministic.
 
 mod attention;
 mod emit;
 mod grid;
+mod split;
 mod sums;
 mod types;
 mod weights;

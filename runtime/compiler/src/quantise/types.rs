@@ -107,11 +107,13 @@ pub(crate) fn check_types(graph: &Graph) -> Result<Types, CompileError> {
     Ok(values.map(|v| (v, choice.form_of(v).dtype())).collect())
 }
 
-/// Inserts conversions until every value has one type.
+/// Makes a lowered graph one that the plan can express: splits layers that are too large, and inserts conversions until every
+/// value has one type.
 ///
 /// # Errors
 /// [`CompileError::Unsupported`] with every layer for which no type works.
 pub(crate) fn prepare(graph: &mut Graph) -> Result<(), CompileError> {
+    super::split::wide_pools(graph);
     // Every round takes at least one value out of a concatenation, so there are no more rounds than values.
     for _ in 0..graph.values.len() {
         let choice = Choice::new(graph)?;

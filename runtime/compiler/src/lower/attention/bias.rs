@@ -230,7 +230,7 @@ mod tests {
             .collect();
         let found = labels(&mask, &shape(3, 1, 4)).map(|l| l.map(|l| l.to_vec()));
         assert_eq!(found, Ok(Some(classes.concat())));
-        let mut odd = mask.clone();
+        let mut odd = mask;
         odd[2] = 0.0;
         assert!(labels(&odd, &shape(3, 1, 4)).is_err(), "not symmetric");
         assert_eq!(labels(&[0.0; 48], &shape(3, 1, 4)), Ok(None));
