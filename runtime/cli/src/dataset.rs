@@ -50,6 +50,7 @@ impl Dataset {
     }
 
     /// As [`Dataset::open`], but photos that lie in the folder itself will do: they are one class without a name.
+    #[cfg(feature = "compiler")]
     pub(crate) fn open_photos(path: &Path) -> anyhow::Result<Self> {
         let entries = sorted_entries(path).or_invalid()?;
         if entries.iter().any(|entry| entry.is_dir()) || !entries.iter().any(|e| has_photo_name(e))
@@ -65,6 +66,7 @@ impl Dataset {
     }
 
     /// Whether the classes have names: photos without class folders have none.
+    #[cfg(feature = "compiler")]
     pub(crate) fn is_named(&self) -> bool {
         self.classes.iter().all(|class| !class.name.is_empty())
     }
@@ -249,7 +251,17 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("has no class folders"), "{error}");
-        let loose = Dataset::open_photos(&folder.path().join("b/up/b")).unwrap();
+    }
+
+    #[cfg(feature = "compiler")]
+    #[test]
+    fn loose_photos_are_one_class_without_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("class")).unwrap();
+        for name in ["class/1.jpg", "class/2.png"] {
+            fs::write(folder.path().join(name), b"").unwrap();
+        }
+        let loose = Dataset::open_photos(&folder.path().join("class")).unwrap();
         assert_eq!((loose.len(), loose.is_named()), (2, false));
         assert!(Dataset::open_photos(folder.path()).unwrap().is_named());
     }
