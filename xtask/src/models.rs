@@ -375,9 +375,8 @@ fn page(rows: &[Row<'_>], specs: &Specs) -> Result<String> {
 Written by `cargo xtask models`; do not edit.
 
 The four families in every variant that `python -m vitlet_models` exports, through `vitlet compile`. **The weights are random** (seed
-0), scaled so that activations stay in the range of a trained network's: sizes and counts are those of the real networks, but SQNR
-says only that int8 follows the f32 network, not what accuracy a trained one has. Ranges are of {CALIBRATION} photos of
-`models/samples`.
+0), of sizes that keep activations at usual sizes: file sizes and counts are those of the real networks, but SQNR says only that int8
+follows the f32 network, not what accuracy a trained one has. Ranges are of {CALIBRATION} photos of `models/samples`.
 
 * *MACs*: multiply-accumulates of one inference, as the plan has them; *spec* is what the network's description counts
   (`{SPECS}`), and the difference may be at most {MACS_PERCENT} %.
