@@ -1,5 +1,6 @@
 //! The compiler's front door: a model that has been parsed and lowered.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -146,25 +147,36 @@ impl Model {
         self.graph.ops.iter().map(|op| self.graph.macs(op)).sum()
     }
 
-    /// Weights and biases.
+    /// Weights, biases and other constants of the layers; what several layers share (one linear layer over tokens of two kinds, say)
+    /// counts once.
     #[must_use]
     pub fn parameters(&self) -> u64 {
-        let count = |kind: &Kind| match kind {
-            Kind::Conv { weights, bias, .. }
-            | Kind::Linear { weights, bias, .. }
-            | Kind::Depthwise { weights, bias, .. }
-            | Kind::PoolLinear { weights, bias } => weights.len() + bias.len(),
-            Kind::LayerNorm { gamma, beta, .. } | Kind::GroupNorm { gamma, beta, .. } => {
-                gamma.len() + beta.len()
+        let mut seen = BTreeSet::new();
+        let mut count = 0;
+        for op in &self.graph.ops {
+            let arrays: Vec<&[f32]> = match &op.kind {
+                Kind::Conv { weights, bias, .. }
+                | Kind::Linear { weights, bias, .. }
+                | Kind::Depthwise { weights, bias, .. }
+                | Kind::PoolLinear { weights, bias } => vec![weights, bias],
+                Kind::LayerNorm { gamma, beta, .. } | Kind::GroupNorm { gamma, beta, .. } => {
+                    vec![gamma, beta]
+                }
+                Kind::Attention { v, bias, .. } => {
+                    let table = bias.as_ref().map_or(&[][..], |b| &b.table);
+                    vec![&v.constants, table]
+                }
+                Kind::AddConstant(constant) => vec![constant],
+                _ => vec![],
+            };
+            let numbers = || arrays.iter().copied().flatten();
+            let mut hash = Sha256::new();
+            numbers().for_each(|x| hash.update(x.to_le_bytes()));
+            if seen.insert(<[u8; 32]>::from(hash.finalize())) {
+                count += numbers().count() as u64;
             }
-            Kind::Attention { q, k, v, bias, .. } => {
-                let constants = [q, k, v].map(|o| o.constants.len()).iter().sum::<usize>();
-                constants + bias.as_ref().map_or(0, |b| b.table.len())
-            }
-            Kind::AddConstant(constant) => constant.len(),
-            _ => 0,
-        };
-        self.graph.ops.iter().map(|op| count(&op.kind) as u64).sum()
+        }
+        count
     }
 
     /// Every layer, in execution order.
