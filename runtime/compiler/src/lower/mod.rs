@@ -20,6 +20,17 @@
 //! Reshapes, transposes and slices only change views ([`crate::view`]); concatenations, gathers and cyclic shifts only change the list
 //! of rows a view lies over. `fuse` then moves activations, residual adds and the pooled head into the ops before them. A
 //! node that fits nothing is reported with its shapes and what would fit; all of them come in one error.
+//!
+//! | file | job |
+//! |---|---|
+//! | `state.rs` | what is known of a node; `seen.rs`: an activation as rows of values and constants |
+//! | `rowwise.rs` | layers that treat every row alike, run once per part; folding into the layer before |
+//! | `convolution.rs`, `einsum.rs`, `norm.rs`, `reduce.rs` | convolutions and pooling windows, linear layers, normalisation, sums and maxima |
+//! | `attention/` | from the product of two activations to that with a third; bias and mask |
+//! | `elementwise.rs`, `sum.rs`, `product.rs`, `expr.rs` | element-wise nodes: with constants, of two activations, scalar functions |
+//! | `logits.rs`, `fuse.rs` | the model's output; what moves into the ops before it once the graph is whole |
+//!
+//! Nothing here touches tract, integers or the arena: the input is `frontend`'s plain graph, the result `ir`'s.
 
 mod attention;
 mod convolution;
