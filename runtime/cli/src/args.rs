@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use vitlet::{Kernel, MAX_THREADS, Model, Options};
 
 use crate::failure::OrInvalid as _;
-use crate::{accuracy, bench, builtin, classify, inspect, run};
+use crate::{accuracy, bench, builtin, classify, inspect, profile, run};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,6 +23,8 @@ Examples:
     vitlet compare model.onnx model.vitlet --inputs val/ --limit 5 --layers
   How fast is it here?
     vitlet bench -m model.vitlet --threads 2
+  Where does the time go?
+    vitlet profile -m model.vitlet
 
 VITLET_KERNEL=scalar|neon|neon-dotprod|avx2 forces a kernel;
 `vitlet cpu` shows which ones this CPU has.
@@ -81,6 +83,8 @@ pub(crate) enum Verb {
     },
     /// Measure the time of an inference
     Bench(bench::Args),
+    /// Show where the time of an inference goes, op by op
+    Profile(profile::Args),
     /// Show which kernels this CPU has, and which one is used
     Cpu,
 }

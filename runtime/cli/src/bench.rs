@@ -1,6 +1,7 @@
 //! `vitlet bench`: the time of an inference. The amount of work depends on the options alone, never on the clock, so that instruction
 //! counts of N and N+1 iterations differ by one inference.
 
+use std::fmt::{self, Display};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -27,17 +28,50 @@ With --json:
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    runs: RunArgs,
+    #[command(flatten)]
+    session: SessionArgs,
+}
+
+/// How often, and on what.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
     /// Timed inferences
     #[arg(long, value_name = "N", default_value = "50", value_parser = at_least_one())]
-    iterations: usize,
+    pub(crate) iterations: usize,
     /// Inferences before them that are not timed
     #[arg(long, value_name = "N", default_value_t = 5)]
     warmup: u32,
     /// Run on this photo instead of noise from a fixed seed
     #[arg(long, value_name = "PHOTO")]
     input: Option<PathBuf>,
-    #[command(flatten)]
-    session: SessionArgs,
+}
+
+impl RunArgs {
+    /// Runs the inferences that are not timed; returns the pixels for those that are.
+    pub(crate) fn warm_up(&self, session: &mut Session<'_>) -> anyhow::Result<Vec<u8>> {
+        let image = match &self.input {
+            Some(path) => {
+                let photo = Photo::open(path).or_invalid()?;
+                session.preprocess(&photo).or_invalid()?
+            }
+            None => {
+                let (height, width) = session.plan().input();
+                noise(height as usize * width as usize * 3)
+            }
+        };
+        for _ in 0..self.warmup {
+            session.run(&image)?;
+        }
+        Ok(image)
+    }
+}
+
+impl Display for RunArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} after {} to warm up", self.iterations, self.warmup)
+    }
 }
 
 #[derive(Serialize)]
@@ -48,8 +82,9 @@ struct Record {
     ms: Milliseconds,
 }
 
+/// How long inferences took.
 #[derive(Serialize)]
-struct Milliseconds {
+pub(crate) struct Milliseconds {
     min: f64,
     median: f64,
     mean: f64,
@@ -61,21 +96,9 @@ pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
     let model = args.model.load()?;
     let plan = model.plan().or_invalid()?;
     let mut session = Session::new(&plan, &args.session.options()).or_invalid()?;
-    let image = match &args.input {
-        Some(path) => {
-            let photo = Photo::open(path).or_invalid()?;
-            session.preprocess(&photo).or_invalid()?
-        }
-        None => {
-            let (height, width) = plan.input();
-            noise(height as usize * width as usize * 3)
-        }
-    };
-    for _ in 0..args.warmup {
-        session.run(&image)?;
-    }
-    let mut times = Vec::with_capacity(args.iterations);
-    for _ in 0..args.iterations {
+    let image = args.runs.warm_up(&mut session)?;
+    let mut times = Vec::with_capacity(args.runs.iterations);
+    for _ in 0..args.runs.iterations {
         let start = Instant::now();
         session.run(&image)?;
         times.push(start.elapsed());
@@ -94,18 +117,8 @@ pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
         format_args!("{} ({})", record.kernel, session.kernel().reason),
     );
     table.entry("threads", record.threads);
-    table.entry(
-        "inferences",
-        format_args!("{} after {} to warm up", args.iterations, args.warmup),
-    );
-    let ms = &record.ms;
-    table.entry(
-        "ms",
-        format_args!(
-            "median {:.3}, min {:.3}, mean {:.3}, p90 {:.3}, p99 {:.3}",
-            ms.median, ms.min, ms.mean, ms.p90, ms.p99
-        ),
-    );
+    table.entry("inferences", &args.runs);
+    table.entry("ms", &record.ms);
     table.entry("output hash", &record.output_hash);
     out.line(table)?;
     Ok(Outcome::Done)
@@ -123,13 +136,31 @@ pub(crate) fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|_| byte()).collect()
 }
 
-/// Percentiles are by nearest rank: always a time that was measured.
-fn summary(mut times: Vec<Duration>) -> Milliseconds {
+impl Display for Milliseconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            min,
+            median,
+            mean,
+            p90,
+            p99,
+        } = self;
+        write!(
+            f,
+            "median {median:.3}, min {min:.3}, mean {mean:.3}, p90 {p90:.3}, p99 {p99:.3}"
+        )
+    }
+}
+
+/// The percentile of sorted times by nearest rank: always a time that was measured.
+pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or_default()
+}
+
+pub(crate) fn summary(mut times: Vec<Duration>) -> Milliseconds {
     times.sort_unstable();
-    let percentile = |percent: usize| {
-        let rank = (times.len() * percent).div_ceil(100).max(1);
-        milliseconds(times.get(rank - 1).copied().unwrap_or_default())
-    };
+    let percentile = |percent| milliseconds(percentile(&times, percent));
     let total: Duration = times.iter().sum();
     Milliseconds {
         min: percentile(0),

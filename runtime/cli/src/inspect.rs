@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use vitlet::{Interpolation, Model, Plan, Preprocess, Resize};
+use vitlet::{Interpolation, Model, Plan, Preprocess, Resize, Tensor};
 
 use crate::args::load;
 use crate::failure::{OrInvalid as _, Outcome};
@@ -260,9 +260,7 @@ fn ops(plan: &Plan<'_>) -> Table {
     let tensors: Vec<_> = plan.tensors().collect();
     for (index, op) in plan.ops().enumerate() {
         let output = tensors.get(op.output.index());
-        let output = output.map_or_else(String::new, |t| {
-            format!("{} {}", t.dtype.name(), shape(&t.shape))
-        });
+        let output = output.map_or_else(String::new, typed_shape);
         table.row([
             right(index),
             left(op.kind.name()),
@@ -306,6 +304,11 @@ fn tensors(plan: &Plan<'_>) -> Table {
         ]);
     }
     table
+}
+
+/// A tensor's type and shape: `s8 1x56x56x32`.
+pub(crate) fn typed_shape(tensor: &Tensor<'_>) -> String {
+    format!("{} {}", tensor.dtype.name(), shape(&tensor.shape))
 }
 
 fn shape(shape: &[u32]) -> String {

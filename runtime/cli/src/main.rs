@@ -1,4 +1,4 @@
-//! `vitlet`: compile, classify, run, inspect, accuracy, compare, bench, cpu.
+//! `vitlet`: compile, classify, run, inspect, accuracy, compare, bench, profile, cpu.
 //!
 //! | module | says |
 //! |---|---|
@@ -30,6 +30,7 @@ mod failure;
 mod files;
 mod inspect;
 mod output;
+mod profile;
 mod progress;
 mod run;
 
@@ -76,6 +77,7 @@ fn dispatch(verb: &Verb, out: &mut Out) -> anyhow::Result<Outcome> {
         Verb::Inspect(args) => inspect::verb(args, out),
         Verb::Accuracy(args) => accuracy::verb(args, out),
         Verb::Bench(args) => bench::verb(args, out),
+        Verb::Profile(args) => profile::verb(args, out),
         Verb::Cpu => cpu::verb(out),
     }
 }

@@ -140,6 +140,11 @@ pub(crate) fn milliseconds(duration: std::time::Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
+/// Microseconds as JSON has them.
+pub(crate) fn microseconds(duration: std::time::Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

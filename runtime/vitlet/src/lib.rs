@@ -46,6 +46,7 @@
 //! | `classes` | logits to labels and scores |
 //! | `dequantise` | what a tensor's integers stand for |
 //! | `digest` | hashes that prove equality |
+//! | `peak` | what this machine's matrix products can reach |
 //!
 //! Features: `mmap` adds [`Model::map`](crate::Model#method.map), whose contract the caller must keep.
 #![cfg_attr(not(feature = "mmap"), forbid(unsafe_code))]
@@ -60,6 +61,7 @@ mod kernel;
 mod map;
 mod memory;
 mod model;
+mod peak;
 mod photo;
 mod preprocess;
 mod session;
@@ -71,6 +73,7 @@ pub use digest::Digest;
 pub use error::Error;
 pub use kernel::{KERNEL_VARIABLE, KernelChoice, KernelReason};
 pub use model::Model;
+pub use peak::peak_macs_per_second;
 pub use photo::{Photo, PhotoError};
 pub use preprocess::Preprocessor;
 pub use session::{Classification, OpTrace, Options, Session};

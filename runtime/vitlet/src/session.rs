@@ -188,6 +188,23 @@ impl<'m> Session<'m> {
         Ok(&self.logits)
     }
 
+    /// As [`run`](Self::run); `after` is given an op's index whenever the op, or a part of its rows, is done: what passed since the
+    /// last call was spent on it. Nothing else happens between two ops, so a profiler sees what a plain run does.
+    ///
+    /// # Errors
+    /// If `image` has not height × width × 3 bytes.
+    pub fn run_profiled(
+        &mut self,
+        image: &[u8],
+        mut after: impl FnMut(usize),
+    ) -> Result<&[i32], Error> {
+        self.check_image(image)?;
+        let mut engine = Engine::with_threads(&self.plan, self.kernel.kernel, &self.pool);
+        let logits = engine.run_traced(&mut self.arena, image, &mut |index, _, _| after(index))?;
+        self.logits.copy_from_slice(logits);
+        Ok(&self.logits)
+    }
+
     /// The model's image of a photo, for [`run`](Self::run).
     ///
     /// # Errors

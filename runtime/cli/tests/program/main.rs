@@ -14,5 +14,6 @@ mod compare;
 mod compile;
 mod files;
 mod inputs;
+mod profile;
 mod records;
 mod sandbox;
