@@ -104,30 +104,22 @@ struct Layer {
 
 pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
     let sh = &project.sh;
-    let dir = args.dir.as_ref().map_or_else(
-        || project.target.join("models-zoo"),
-        |dir| std::env::current_dir().unwrap_or_default().join(dir),
-    );
-    sh.create_dir(&dir)?;
-    let python = test_models::environment(project)?;
-    let networks = networks(project, &python)?;
+    let dir = args
+        .dir
+        .as_ref()
+        .map(|dir| std::env::current_dir().unwrap_or_default().join(dir));
+    let networks = networks(project)?;
     let specs = Specs::parse(&sh.read_file(SPECS)?)?;
     let chosen = choose(&networks, &args.only)?;
-    let work = Work {
-        project,
-        dir: &dir,
-        python,
-        program: dist::native(project)?,
-        counter: Counter::new(project)?,
-    };
-    work.prepare_photos()?;
+    let work = Work::new(project, dir)?;
+    let counter = Counter::new(project)?;
     let mut failed = Vec::new();
     for (index, network) in chosen.iter().enumerate() {
         let name = &network.name;
         println!("== {name} ({} of {})", index + 1, chosen.len());
         if !args.force && work.path(name, "json").is_file() {
             println!("{name}: has figures already (--force makes them anew)");
-        } else if let Err(error) = work.run(name) {
+        } else if let Err(error) = work.run(name, &counter) {
             println!("{name}: FAILED: {error:#}");
             failed.push(format!("{name}: failed"));
         }
@@ -147,6 +139,17 @@ pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// The plans of some networks, each with its name: what lies under the target folder from the last time is used if it is not older
+/// than what it was made from.
+pub(crate) fn plans(project: &Project, names: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+    let work = Work::new(project, None)?;
+    let plan = |name: &&str| {
+        let plan = work.fresh_plan(name).with_context(|| (*name).to_owned())?;
+        Ok(((*name).to_owned(), plan))
+    };
+    names.iter().map(plan).collect()
+}
+
 /// The networks that were asked for: all, or those named.
 fn choose<'n>(networks: &'n [Network], only: &[String]) -> Result<Vec<&'n Network>> {
     if let Some(unknown) = only
@@ -160,7 +163,8 @@ fn choose<'n>(networks: &'n [Network], only: &[String]) -> Result<Vec<&'n Networ
     Ok(networks.iter().filter(wanted).collect())
 }
 
-fn networks(project: &Project, python: &Path) -> Result<Vec<Network>> {
+fn networks(project: &Project) -> Result<Vec<Network>> {
+    let python = test_models::environment(project)?;
     let _folder = project.sh.push_dir("models");
     let listed = cmd!(project.sh, "{python} -m vitlet_models list").read()?;
     parse_list(&listed)
@@ -206,13 +210,24 @@ impl Specs {
 /// What one model is put through.
 struct Work<'a> {
     project: &'a Project,
-    dir: &'a Path,
-    python: PathBuf,
+    dir: PathBuf,
     program: PathBuf,
-    counter: Counter<'a>,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    /// In `dir`, or under the target folder.
+    fn new(project: &'a Project, dir: Option<PathBuf>) -> Result<Self> {
+        let dir = dir.unwrap_or_else(|| project.target.join("models-zoo"));
+        project.sh.create_dir(&dir)?;
+        let work = Self {
+            project,
+            dir,
+            program: dist::native(project)?,
+        };
+        work.prepare_photos()?;
+        Ok(work)
+    }
+
     fn path(&self, name: &str, extension: &str) -> PathBuf {
         self.dir.join(format!("{name}.{extension}"))
     }
@@ -235,16 +250,29 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn run(&self, name: &str) -> Result<()> {
+    /// A plan that this compiler made from today's ONNX file.
+    fn fresh_plan(&self, name: &str) -> Result<PathBuf> {
+        let (onnx, plan) = (self.path(name, "onnx"), self.path(name, "vitlet"));
+        let sources = self.project.sh.read_dir("models/vitlet_models")?;
+        if !is_newer(&onnx, &sources)? {
+            self.project.sh.remove_path(&onnx)?;
+            self.export(name)?;
+        }
+        if !is_newer(&plan, &[onnx, self.program.clone()])? {
+            println!("{name}: compiling");
+            self.compile(name)?;
+        }
+        Ok(plan)
+    }
+
+    fn run(&self, name: &str, counter: &Counter<'_>) -> Result<()> {
         self.export(name)?;
         println!("{name}: compiling");
         let compiled = self.compile(name)?;
         println!("{name}: comparing with f32");
         let compared = self.compare(name)?;
         println!("{name}: counting instructions");
-        let count = self
-            .counter
-            .one_inference(&self.path(name, "vitlet"), CPU)?;
+        let count = counter.one_inference(&self.path(name, "vitlet"), CPU)?;
         let figures = Figures {
             compiled,
             compared,
@@ -269,7 +297,7 @@ impl Work<'_> {
             return Ok(());
         }
         println!("{name}: exporting");
-        let (sh, python) = (&self.project.sh, &self.python);
+        let (sh, python) = (&self.project.sh, test_models::environment(self.project)?);
         let _folder = sh.push_dir("models");
         self.whole(&onnx, |part| {
             Ok(cmd!(sh, "{python} -m vitlet_models export {name} -o {part}").run()?)
@@ -327,6 +355,24 @@ impl Work<'_> {
         };
         networks.iter().map(row).collect()
     }
+}
+
+/// Whether a file is there and was written after all of `sources`.
+fn is_newer(path: &Path, sources: &[PathBuf]) -> Result<bool> {
+    if !path.is_file() {
+        return Ok(false);
+    }
+    let modified = |path: &Path| -> Result<_> {
+        let modified = path.metadata().and_then(|data| data.modified());
+        modified.with_context(|| path.display().to_string())
+    };
+    let written = modified(path)?;
+    for source in sources {
+        if source.is_file() && modified(source)? > written {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A line of the page.
