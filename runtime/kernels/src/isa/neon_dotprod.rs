@@ -267,18 +267,47 @@ unsafe fn step<const R: usize, const LANE: usize>(
     }
 }
 
-/// 4 steps of K for 4 rows × 16 columns: weights of columns 0–3, 4–7, 8–11 and 12–15 times bytes 4·lane.. of the rows.
-macro_rules! wide_sdots {
-    ([$x0:literal, $x1:literal, $x2:literal, $x3:literal], $w0:literal, $w1:literal, $w2:literal, $w3:literal, $lane:literal) => {
+/// 8 steps of K for 4 rows × 8 columns: weights `$w0`–`$w3` (4 steps of columns 0–3 and 4–7, then the next 4) times bytes 4·lane.. of the rows.
+macro_rules! panel_sdots {
+    ($a:tt, $x:tt, [$w0:literal, $w1:literal, $w2:literal, $w3:literal], $lane:literal, $next:literal) => {
         concat!(
-            sdots!(@ "v16", "v17", $x0, $w0, $w1, $lane),
-            sdots!(@ "v18", "v19", $x0, $w2, $w3, $lane),
-            sdots!(@ "v20", "v21", $x1, $w0, $w1, $lane),
-            sdots!(@ "v22", "v23", $x1, $w2, $w3, $lane),
-            sdots!(@ "v24", "v25", $x2, $w0, $w1, $lane),
-            sdots!(@ "v26", "v27", $x2, $w2, $w3, $lane),
-            sdots!(@ "v28", "v29", $x3, $w0, $w1, $lane),
-            sdots!(@ "v30", "v31", $x3, $w2, $w3, $lane),
+            panel_sdots!(@ $a, $x, $w0, $w1, $lane),
+            panel_sdots!(@ $a, $x, $w2, $w3, $next),
+        )
+    };
+    (@ [$a0:literal, $a1:literal, $a2:literal, $a3:literal, $a4:literal, $a5:literal, $a6:literal, $a7:literal],
+     [$x0:literal, $x1:literal, $x2:literal, $x3:literal], $w0:literal, $w1:literal, $lane:literal) => {
+        concat!(
+            sdots!(@ $a0, $a1, $x0, $w0, $w1, $lane),
+            sdots!(@ $a2, $a3, $x1, $w0, $w1, $lane),
+            sdots!(@ $a4, $a5, $x2, $w0, $w1, $lane),
+            sdots!(@ $a6, $a7, $x3, $w0, $w1, $lane),
+        )
+    };
+}
+
+/// [`panel_sdots`] of the first panel of [`tile_wide`].
+macro_rules! left_sdots {
+    ($x:tt, $lane:literal, $next:literal) => {
+        panel_sdots!(
+            ["v16", "v17", "v20", "v21", "v24", "v25", "v28", "v29"],
+            $x,
+            ["v8", "v9", "v10", "v11"],
+            $lane,
+            $next
+        )
+    };
+}
+
+/// [`panel_sdots`] of the second panel of [`tile_wide`].
+macro_rules! right_sdots {
+    ($x:tt, $lane:literal, $next:literal) => {
+        panel_sdots!(
+            ["v18", "v19", "v22", "v23", "v26", "v27", "v30", "v31"],
+            $x,
+            ["v12", "v13", "v14", "v15"],
+            $lane,
+            $next
         )
     };
 }
@@ -287,15 +316,17 @@ macro_rules! wide_sdots {
 ///
 /// ```text
 /// accumulators of each row = initial values
-/// while 32 steps of K are left: rows = 32 bytes of each row; for each 4 of them: weights of both panels, SDOT
+/// while 32 steps of K are left: rows = 32 bytes of each row; for each 8 of them: weights of the left panel, SDOT; of the right panel, SDOT
 /// if 16 steps are left: the same with 16 bytes
 /// ```
-/// 1. Rows, too, are read by pairs of registers: 20 loads for 128 SDOT, where 8 × 8 takes 24.
-/// 2. Weights are read 16 SDOT before their use.
+/// 1. Rows are read by pairs of registers, weights by fours (LD1): 12 loads for 128 SDOT, where 8 × 8 takes 24. LD1 of four registers keeps the load
+///    pipes as busy as two LDP, and the decoder half as busy (Cortex-A76 Software Optimization Guide, "ASIMD load instructions").
+/// 2. Weights are read 16 SDOT before their use: those of one panel while the other's are multiplied.
+/// 3. One pointer serves both panels, since LD1 can move it by a register: to the other panel and back.
 ///
-/// | v0–v7 | v8–v15 | v16–v31 |
-/// |---|---|---|
-/// | rows, 32 steps each | weights: 4 steps of 16 columns, then the next 4 | accumulators, 4 for each row |
+/// | v0–v7 | v8–v11 | v12–v15 | v16–v31 |
+/// |---|---|---|---|
+/// | rows, 32 steps each | weights of the left panel: 8 steps of 8 columns | of the right one | accumulators, 4 for each row |
 ///
 /// # Safety
 /// As [`Isa::tile_wide`].
@@ -312,73 +343,58 @@ pub(super) unsafe fn tile_wide(
     // proves SDOT.
     unsafe {
         asm!(
-            "ldp q16, q17, [{init}]",
-            "ldp q18, q19, [{init}, #32]",
-            "ldp q20, q21, [{init}]",
-            "ldp q22, q23, [{init}, #32]",
-            "ldp q24, q25, [{init}]",
-            "ldp q26, q27, [{init}, #32]",
-            "ldp q28, q29, [{init}]",
-            "ldp q30, q31, [{init}, #32]",
+            "ld1 {{v16.4s-v19.4s}}, [{init}]",
+            "ld1 {{v20.4s-v23.4s}}, [{init}]",
+            "ld1 {{v24.4s-v27.4s}}, [{init}]",
+            "ld1 {{v28.4s-v31.4s}}, [{init}]",
             "subs {k}, {k}, #32",
             "b.lo 3f",
             "2:",
-            "ldp q8, q9, [{w}], #32",
-            "ldp q10, q11, [{v}], #32",
+            "ld1 {{v8.16b-v11.16b}}, [{w}], {right}",
             "ldp q0, q1, [{x0}], #32",
             "ldp q2, q3, [{x1}], #32",
             "ldp q4, q5, [{x2}], #32",
             "ldp q6, q7, [{x3}], #32",
-            "ldp q12, q13, [{w}], #32",
-            "ldp q14, q15, [{v}], #32",
-            wide_sdots!(["v0", "v2", "v4", "v6"], "v8", "v9", "v10", "v11", "0"),
-            "ldp q8, q9, [{w}], #32",
-            "ldp q10, q11, [{v}], #32",
-            wide_sdots!(["v0", "v2", "v4", "v6"], "v12", "v13", "v14", "v15", "1"),
-            "ldp q12, q13, [{w}], #32",
-            "ldp q14, q15, [{v}], #32",
-            wide_sdots!(["v0", "v2", "v4", "v6"], "v8", "v9", "v10", "v11", "2"),
-            wide_sdots!(["v0", "v2", "v4", "v6"], "v12", "v13", "v14", "v15", "3"),
-            "ldp q8, q9, [{w}], #32",
-            "ldp q10, q11, [{v}], #32",
-            "ldp q12, q13, [{w}], #32",
-            "ldp q14, q15, [{v}], #32",
-            wide_sdots!(["v1", "v3", "v5", "v7"], "v8", "v9", "v10", "v11", "0"),
-            "ldp q8, q9, [{w}], #32",
-            "ldp q10, q11, [{v}], #32",
-            wide_sdots!(["v1", "v3", "v5", "v7"], "v12", "v13", "v14", "v15", "1"),
-            "ldp q12, q13, [{w}], #32",
-            "ldp q14, q15, [{v}], #32",
-            wide_sdots!(["v1", "v3", "v5", "v7"], "v8", "v9", "v10", "v11", "2"),
-            wide_sdots!(["v1", "v3", "v5", "v7"], "v12", "v13", "v14", "v15", "3"),
+            "ld1 {{v12.16b-v15.16b}}, [{w}], {left}",
+            left_sdots!(["v0", "v2", "v4", "v6"], "0", "1"),
+            "ld1 {{v8.16b-v11.16b}}, [{w}], {right}",
+            right_sdots!(["v0", "v2", "v4", "v6"], "0", "1"),
+            "ld1 {{v12.16b-v15.16b}}, [{w}], {left}",
+            left_sdots!(["v0", "v2", "v4", "v6"], "2", "3"),
+            "ld1 {{v8.16b-v11.16b}}, [{w}], {right}",
+            right_sdots!(["v0", "v2", "v4", "v6"], "2", "3"),
+            "ld1 {{v12.16b-v15.16b}}, [{w}], {left}",
+            left_sdots!(["v1", "v3", "v5", "v7"], "0", "1"),
+            "ld1 {{v8.16b-v11.16b}}, [{w}], {right}",
+            right_sdots!(["v1", "v3", "v5", "v7"], "0", "1"),
+            "ld1 {{v12.16b-v15.16b}}, [{w}], {left}",
+            left_sdots!(["v1", "v3", "v5", "v7"], "2", "3"),
             "subs {k}, {k}, #32",
+            right_sdots!(["v1", "v3", "v5", "v7"], "2", "3"),
             "b.hs 2b",
             "3:",
             "cmn {k}, #32",
             "b.eq 4f",
-            "ldp q8, q9, [{w}], #32",
-            "ldp q10, q11, [{v}], #32",
+            "ld1 {{v8.16b-v11.16b}}, [{w}], {right}",
             "ldr q0, [{x0}]",
             "ldr q2, [{x1}]",
             "ldr q4, [{x2}]",
             "ldr q6, [{x3}]",
-            "ldp q12, q13, [{w}], #32",
-            "ldp q14, q15, [{v}], #32",
-            wide_sdots!(["v0", "v2", "v4", "v6"], "v8", "v9", "v10", "v11", "0"),
-            "ldp q8, q9, [{w}], #32",
-            "ldp q10, q11, [{v}], #32",
-            wide_sdots!(["v0", "v2", "v4", "v6"], "v12", "v13", "v14", "v15", "1"),
-            "ldp q12, q13, [{w}], #32",
-            "ldp q14, q15, [{v}], #32",
-            wide_sdots!(["v0", "v2", "v4", "v6"], "v8", "v9", "v10", "v11", "2"),
-            wide_sdots!(["v0", "v2", "v4", "v6"], "v12", "v13", "v14", "v15", "3"),
+            "ld1 {{v12.16b-v15.16b}}, [{w}], {left}",
+            left_sdots!(["v0", "v2", "v4", "v6"], "0", "1"),
+            "ld1 {{v8.16b-v11.16b}}, [{w}], {right}",
+            right_sdots!(["v0", "v2", "v4", "v6"], "0", "1"),
+            "ld1 {{v12.16b-v15.16b}}, [{w}]",
+            left_sdots!(["v0", "v2", "v4", "v6"], "2", "3"),
+            right_sdots!(["v0", "v2", "v4", "v6"], "2", "3"),
             "4:",
             x0 = inout(reg) a => _,
             x1 = inout(reg) a.add(stride) => _,
             x2 = inout(reg) a.add(2 * stride) => _,
             x3 = inout(reg) a.add(3 * stride) => _,
             w = inout(reg) b => _,
-            v = inout(reg) b.add(8 * k) => _,
+            right = in(reg) 8 * k,
+            left = in(reg) 64_usize.wrapping_sub(8 * k),
             k = inout(reg) k => _,
             init = in(reg) init,
             out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v12") _, out("v13") _, out("v14") _, out("v15") _,
