@@ -9,8 +9,12 @@ use serde_json::Value;
 
 use crate::{json_lines, on_cpu, program};
 
-/// The boards' CPUs and the kernel that each must choose: NEON without SDOT, and with it.
-const CPUS: [(&str, &str); 2] = [("cortex-a53", "neon"), ("cortex-a76", "neon-dotprod")];
+/// The boards' CPUs and the kernel that each must choose: NEON without SDOT, with it, and with SMMLA, too.
+const CPUS: [(&str, &str); 3] = [
+    ("cortex-a53", "neon"),
+    ("cortex-a76", "neon-dotprod"),
+    ("max", "neon-i8mm"),
+];
 
 /// What a run on a photo must have in common with every other.
 #[derive(Debug, PartialEq)]

@@ -1,5 +1,5 @@
 //! The bytes out of every op are the same on every kernel: the scalar reference, this machine's fast path, and the boards'
-//! program on cortex-a53 (NEON without SDOT) and cortex-a76 (SDOT) under QEMU. Here for the program's own plan; the file `families`
+//! program on cortex-a53 (NEON without SDOT), cortex-a76 (SDOT) and max (SMMLA) under QEMU. Here for the program's own plan; the file `families`
 //! does the same for the other networks.
 #![allow(clippy::print_stdout)] // a test
 

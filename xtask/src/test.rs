@@ -30,15 +30,36 @@ const NO_STD: [&str; 4] = [
     "vitlet-preprocess",
 ];
 
-/// CPUs of the boards, with the kernels that each must have run.
-const CPUS: [(&str, &str, &str); 2] = [
-    ("tests, cortex-a53", "cortex-a53", "scalar,neon"),
-    (
-        "tests, cortex-a76",
-        "cortex-a76",
-        "scalar,neon,neon-dotprod",
-    ),
+/// CPUs of the boards, the kernels that each must have run, and the crates whose tests tell it from the CPUs before.
+const CPUS: [Cpu; 3] = [
+    Cpu {
+        step: "tests, cortex-a53",
+        name: "cortex-a53",
+        kernels: "scalar,neon",
+        packages: &NO_STD,
+    },
+    Cpu {
+        step: "tests, cortex-a76",
+        name: "cortex-a76",
+        kernels: "scalar,neon,neon-dotprod",
+        packages: &NO_STD,
+    },
+    Cpu {
+        step: "tests, max (i8mm)",
+        name: "max",
+        kernels: "scalar,neon,neon-dotprod,neon-i8mm",
+        packages: &["vitlet-kernels"],
+    },
 ];
+
+/// A CPU that QEMU knows.
+struct Cpu {
+    step: &'static str,
+    name: &'static str,
+    kernels: &'static str,
+    /// With `--full`, all of [`NO_STD`].
+    packages: &'static [&'static str],
+}
 
 /// What building and running for the boards takes.
 const DEVICE_TOOLS: &[Tool] = &[Tool::DeviceLibrary, Tool::DeviceLinker, Tool::Qemu];
@@ -79,8 +100,10 @@ fn run(steps: &mut Steps<'_>, args: &Args) -> Result<()> {
     })?;
     steps.run("minimum Rust", &[], || minimum_rust(project))?;
     steps.run("tests", &[], || tests(project))?;
-    for (name, cpu, kernels) in CPUS {
-        steps.run(name, DEVICE_TOOLS, || tests_on(project, cpu, kernels))?;
+    for cpu in CPUS {
+        steps.run(cpu.step, DEVICE_TOOLS, || {
+            tests_on(project, &cpu, args.full)
+        })?;
     }
     steps.run("zoo", &[], || zoo::run(project, true).map(passed))?;
     steps.run("sizes", DEVICE_TOOLS, || {
@@ -290,17 +313,18 @@ fn native_kernels() -> Option<&'static str> {
 }
 
 /// The crates of the boards, tested for aarch64 on one of its CPUs.
-fn tests_on(project: &Project, cpu: &str, kernels: &str) -> Result<Outcome> {
+fn tests_on(project: &Project, cpu: &Cpu, full: bool) -> Result<Outcome> {
     let sh = &project.sh;
     let toolchain = Toolchain::with_library(sh, DEVICE).context("setup found one")?;
     let plus = toolchain.plus();
-    let packages = NO_STD.iter().flat_map(|package| ["--package", package]);
+    let packages = if full { &NO_STD } else { cpu.packages };
+    let packages = packages.iter().flat_map(|package| ["--package", package]);
     cmd!(
         sh,
         "cargo {plus...} test --locked --release --target {DEVICE} {packages...} --features vitlet-kernels/std --lib --tests"
     )
-    .env("VITLET_QEMU_CPU", cpu)
-    .env("VITLET_EXPECT_KERNELS", kernels)
+    .env("VITLET_QEMU_CPU", cpu.name)
+    .env("VITLET_EXPECT_KERNELS", cpu.kernels)
     .run()?;
     Ok(Outcome::Passed)
 }

@@ -14,6 +14,9 @@ pub enum Kernel {
     /// ARMv8.2 with SDOT (Cortex-A55, A76, A78AE).
     #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
     NeonDotprod(NeonDotprod),
+    /// ARMv8.6 with SMMLA (Cortex-A510, A710, X2, Neoverse V1 and N2).
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    NeonI8mm(NeonI8mm),
     /// x86-64 with AVX2.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
@@ -28,6 +31,11 @@ pub struct Neon(());
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 #[derive(Clone, Copy, Debug)]
 pub struct NeonDotprod(());
+
+/// Proof that the CPU has Advanced SIMD with SDOT and SMMLA.
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+#[derive(Clone, Copy, Debug)]
+pub struct NeonI8mm(NeonDotprod);
 
 /// Proof that the CPU has AVX2.
 #[cfg(target_arch = "x86_64")]
@@ -52,9 +60,29 @@ impl NeonDotprod {
     }
 }
 
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+impl NeonI8mm {
+    /// Asks the CPU as [`NeonDotprod::new`] does, which has to succeed, too.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        NeonDotprod::new().filter(|_| i8mm()).map(Self)
+    }
+
+    /// The proof of SDOT that this one includes.
+    #[must_use]
+    pub fn dotprod(self) -> NeonDotprod {
+        self.0
+    }
+}
+
 #[cfg(all(target_arch = "aarch64", target_feature = "neon", feature = "std"))]
 fn dotprod() -> bool {
     std::arch::is_aarch64_feature_detected!("dotprod")
+}
+
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", feature = "std"))]
+fn i8mm() -> bool {
+    std::arch::is_aarch64_feature_detected!("i8mm")
 }
 
 #[cfg(all(
@@ -76,10 +104,35 @@ fn dotprod() -> bool {
     target_arch = "aarch64",
     target_feature = "neon",
     not(feature = "std"),
+    target_os = "none"
+))]
+fn i8mm() -> bool {
+    let isar1: u64;
+    // SAFETY: as in `dotprod`.
+    unsafe {
+        core::arch::asm!("mrs {}, ID_AA64ISAR1_EL1", out(reg) isar1, options(pure, nomem, nostack, preserves_flags));
+    }
+    (isar1 >> 52) & 0xf != 0
+}
+
+#[cfg(all(
+    target_arch = "aarch64",
+    target_feature = "neon",
+    not(feature = "std"),
     not(target_os = "none")
 ))]
 fn dotprod() -> bool {
     cfg!(target_feature = "dotprod")
+}
+
+#[cfg(all(
+    target_arch = "aarch64",
+    target_feature = "neon",
+    not(feature = "std"),
+    not(target_os = "none")
+))]
+fn i8mm() -> bool {
+    cfg!(target_feature = "i8mm")
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -106,7 +159,8 @@ impl Kernel {
     pub const SCALAR: Self = Self::Scalar;
 
     /// Every name [`Kernel::from_name`] knows, on any CPU.
-    pub const NAMES: &'static [&'static str] = &["scalar", "neon", "neon-dotprod", "avx2"];
+    pub const NAMES: &'static [&'static str] =
+        &["scalar", "neon", "neon-dotprod", "neon-i8mm", "avx2"];
 
     /// The fastest kernel this CPU has.
     #[must_use]
@@ -122,6 +176,8 @@ impl Kernel {
             Neon::new().map(Self::Neon),
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             NeonDotprod::new().map(Self::NeonDotprod),
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            NeonI8mm::new().map(Self::NeonI8mm),
             #[cfg(target_arch = "x86_64")]
             Avx2::new().map(Self::Avx2),
         ];
@@ -137,6 +193,8 @@ impl Kernel {
             Self::Neon(_) => "neon",
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Self::NeonDotprod(_) => "neon-dotprod",
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Self::NeonI8mm(_) => "neon-i8mm",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "avx2",
         }

@@ -49,7 +49,7 @@ pub use conv::{Conv, ConvShape};
 pub use cpu::Avx2;
 pub use cpu::{Kernel, KernelError};
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-pub use cpu::{Neon, NeonDotprod};
+pub use cpu::{Neon, NeonDotprod, NeonI8mm};
 pub use depthwise::Depthwise;
 pub use error::{ParamError, SizeError};
 pub use gemm::{Gemm, K_ALIGN, NR, pack, packed_len, padded_k, padded_n};

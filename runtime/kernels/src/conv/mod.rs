@@ -9,9 +9,8 @@ use core::ops::Range;
 pub use shape::ConvShape;
 
 use crate::error::{at_least, exact, length, row_range};
-use crate::gemm::{ROWS, padded_k};
+use crate::gemm::rows_scratch_len;
 use crate::isa::dispatch;
-use crate::scratch::space;
 use crate::{Gemm, Kernel, Out, ParamError, SizeError};
 
 /// `y[oy][ox] = requantise(patch(oy, ox) · weights)`, patch order (ky, kx, channel). Outside the image lies `pad`, one byte per input channel.
@@ -64,7 +63,7 @@ impl<'a> Conv<'a> {
     /// Scratch bytes `run` needs: room for some zero-padded patches.
     #[must_use]
     pub fn scratch_len(&self) -> usize {
-        space::<i8>(ROWS * padded_k(self.gemm.k))
+        rows_scratch_len(self.gemm.k)
     }
 
     /// Multiply-accumulates of the whole operation.

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::Conv;
 use crate::gemm::padded_k;
-use crate::gemm::simd::Rows;
+use crate::gemm::simd::{Rows, packed_group_len};
 use crate::isa::{Isa, Vectorised};
 use crate::requantise::simd::Target;
 use crate::scratch::carve;
@@ -22,13 +22,14 @@ impl Vectorised for Conv<'_> {
     ) -> Result<(), SizeError> {
         let (k, stride) = (self.gemm.k, padded_k(self.gemm.k));
         let width = self.shape.out_w as usize;
-        let (patches, _) = carve::<i8>(scratch, I::ROWS * stride)?;
+        let (patches, rest) = carve::<i8>(scratch, I::GROUP * stride)?;
+        let (packed, _) = carve::<i8>(rest, packed_group_len::<I>(k))?;
         patches.fill(0);
         let target = Target::new(&self.gemm.requantise.output, out);
         let in_place = self.shape.is_pointwise() && k == stride;
         let (mut pixel, end) = (rows.start * width, rows.end * width);
         while pixel < end {
-            let count = (end - pixel).min(I::ROWS);
+            let count = (end - pixel).min(I::GROUP);
             let mut input = Rows {
                 first: patches.as_ptr(),
                 stride,
@@ -49,6 +50,7 @@ impl Vectorised for Conv<'_> {
                     count,
                     target,
                     (pixel - rows.start * width) * self.gemm.n,
+                    packed,
                 );
             }
             pixel += count;

@@ -7,6 +7,7 @@ pub(crate) mod scalar;
 pub(crate) mod simd;
 
 use crate::error::{length, size, values};
+use crate::scratch::space;
 use crate::{ParamError, Requantise};
 
 /// Columns of a panel.
@@ -17,6 +18,8 @@ pub const K_ALIGN: usize = 16;
 pub(crate) const K_STEP: usize = 4;
 /// Rows computed together.
 pub(crate) const ROWS: usize = 8;
+/// Rows packed together, where an instruction set packs them.
+pub(crate) const GROUP: usize = 12;
 /// No dimension of a matrix is larger, so that paddings and small multiples cannot overflow.
 pub(crate) const DIM_MAX: usize = 1 << 24;
 /// No tensor has more elements, so that every index fits an i32.
@@ -44,6 +47,11 @@ pub fn packed_len(n: usize, k: usize) -> Option<usize> {
 /// Position of weight (n, k) in the packed weights.
 pub(crate) const fn packed_index(n: usize, k: usize, padded_k: usize) -> usize {
     (n / NR) * NR * padded_k + (k / K_STEP) * NR * K_STEP + (n % NR) * K_STEP + k % K_STEP
+}
+
+/// Scratch bytes of an operation that reads rows of k: room for a group of rows, zero-padded, and for the same group packed.
+pub(crate) fn rows_scratch_len(k: usize) -> usize {
+    2 * space::<i8>(GROUP * padded_k(k))
 }
 
 /// Packs row-major `[n][k]` weights into the blocked layout.

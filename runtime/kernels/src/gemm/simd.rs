@@ -1,9 +1,9 @@
 //! Rows in memory times all panels: the tile, then the epilogue.
 //!
 //! Groups of rows outside, panels inside: 8 rows stay in L1 while the weights stream past. Fewer than 8 rows left run as 4, 2 and 1, not as wasted
-//! rows.
+//! rows. Where the instruction set asks for it, groups are of 12 rows, packed before the weights stream past.
 
-use super::{Gemm, NR, padded_k};
+use super::{GROUP, Gemm, NR, padded_k};
 use crate::isa::{Isa, Routine, unroll};
 use crate::requantise::simd::{Form, Target, with_form};
 
@@ -14,11 +14,16 @@ pub(crate) struct Rows {
     pub(crate) stride: usize,
 }
 
+/// Elements of a packed group of rows of k; none if the instruction set does not pack.
+pub(crate) fn packed_group_len<I: Isa>(k: usize) -> usize {
+    if I::PACKED { GROUP * padded_k(k) } else { 0 }
+}
+
 impl Gemm<'_> {
-    /// Computes `count` rows into `target[first..]`, the table included.
+    /// Computes `count` rows into `target[first..]`, the table included. `packed` is room for a group.
     ///
     /// # Safety
-    /// The rows are valid for reading to the padded K, and `first..first + count·n` lies in the target.
+    /// The rows are valid for reading to the padded K, `first..first + count·n` lies in the target, and `packed` has [`packed_group_len`] elements.
     #[inline(always)]
     pub(crate) unsafe fn rows_simd<I: Isa>(
         &self,
@@ -27,19 +32,23 @@ impl Gemm<'_> {
         count: usize,
         target: Target,
         first: usize,
+        packed: &mut [i8],
     ) {
         // SAFETY: `done` never exceeds `count`.
         unsafe {
             let mut done = 0;
-            if I::WIDE && self.n.is_multiple_of(2 * NR) {
+            let packed = packed.as_mut_ptr();
+            if I::PACKED {
+                done = self.groups::<I, GROUP>(isa, x, count, target, first, packed);
+            } else if I::WIDE && self.n.is_multiple_of(2 * NR) {
                 // The groups of 4 below.
             } else if I::ROWS == 8 {
-                done = self.groups::<I, 8>(isa, x, count, target, first);
+                done = self.groups::<I, 8>(isa, x, count, target, first, packed);
             }
             let at = |done: usize| first + done * self.n;
-            done += self.groups::<I, 4>(isa, x.from(done), count - done, target, at(done));
-            done += self.groups::<I, 2>(isa, x.from(done), count - done, target, at(done));
-            self.groups::<I, 1>(isa, x.from(done), count - done, target, at(done));
+            done += self.groups::<I, 4>(isa, x.from(done), count - done, target, at(done), packed);
+            done += self.groups::<I, 2>(isa, x.from(done), count - done, target, at(done), packed);
+            self.groups::<I, 1>(isa, x.from(done), count - done, target, at(done), packed);
             target.look_up(isa, &self.requantise.output, first, count * self.n);
         }
     }
@@ -56,6 +65,7 @@ impl Gemm<'_> {
         count: usize,
         target: Target,
         first: usize,
+        packed: *mut i8,
     ) -> usize {
         let groups = count / R;
         if groups > 0 {
@@ -65,6 +75,7 @@ impl Gemm<'_> {
                 groups,
                 target,
                 first,
+                packed,
             };
             isa.call(WholePanels(work));
             if !self.n.is_multiple_of(NR) {
@@ -83,6 +94,7 @@ struct Groups<'g, 'a, const R: usize> {
     groups: usize,
     target: Target,
     first: usize,
+    packed: *mut i8,
 }
 
 /// The panels of 8 columns.
@@ -113,7 +125,7 @@ impl<const R: usize> Routine for LastPanel<'_, '_, R> {
         for group in 0..work.groups {
             // SAFETY: as promised; `n` is the first column of the last panel.
             unsafe {
-                let x = work.x.from(group * R);
+                let x = work.rows(isa, group);
                 let (acc, scale) = Panels::new(work.gemm).tile::<I, R>(isa, x, n);
                 let first = work.first + group * R * columns + n;
                 with_form!(work.target, form => form.store_part(isa, acc, scale, first, columns, columns - n));
@@ -123,6 +135,26 @@ impl<const R: usize> Routine for LastPanel<'_, '_, R> {
 }
 
 impl<const R: usize> Groups<'_, '_, R> {
+    /// The rows of a group, packed if R is [`GROUP`].
+    ///
+    /// # Safety
+    /// There is such a group, and what whoever made `self` has promised.
+    #[inline(always)]
+    unsafe fn rows<I: Isa>(self, isa: I, group: usize) -> Rows {
+        // SAFETY: the caller's promise.
+        let x = unsafe { self.x.from(group * R) };
+        if R != GROUP {
+            return x;
+        }
+        let stride = padded_k(self.gemm.k);
+        // SAFETY: the rows are readable to the padded K, and `packed` has room for GROUP of them.
+        unsafe { isa.pack_group(x.first, x.stride, stride, self.packed) };
+        Rows {
+            first: self.packed,
+            stride,
+        }
+    }
+
     /// # Safety
     /// As promised by whoever made `self`; `form` is that of `self.target`.
     #[inline(always)]
@@ -131,7 +163,7 @@ impl<const R: usize> Groups<'_, '_, R> {
         let panels = Panels::new(self.gemm);
         for group in 0..self.groups {
             // SAFETY: there are that many rows, as promised.
-            let x = unsafe { self.x.from(group * R) };
+            let x = unsafe { self.rows(isa, group) };
             let first = self.first + group * R * columns;
             let mut n = 0;
             if I::WIDE && R == 4 {
@@ -184,7 +216,7 @@ impl Panels {
     /// Accumulators, bias included, and scales of the panel of column `n`.
     ///
     /// # Safety
-    /// `x` are R rows readable to the padded K; `n` is a multiple of 8 below the number of columns.
+    /// `x` are R rows readable to the padded K, packed if R is [`GROUP`]; `n` is a multiple of 8 below the number of columns.
     #[inline(always)]
     unsafe fn tile<I: Isa, const R: usize>(
         self,
@@ -195,7 +227,13 @@ impl Panels {
         // SAFETY: weights, bias and scale are padded to whole panels (`Gemm::new`); the rows are promised.
         unsafe {
             let weights = self.weights.add(n * self.k);
-            let acc = isa.tile::<R>(self.bias.add(n), x.first, x.stride, self.k, weights);
+            let init = self.bias.add(n);
+            let acc = if R == GROUP {
+                let group = isa.tile_packed(init, x.first, self.k, weights);
+                core::array::from_fn(|r| group[r % GROUP])
+            } else {
+                isa.tile::<R>(init, x.first, x.stride, self.k, weights)
+            };
             (acc, isa.load_f32(self.scale.add(n)))
         }
     }

@@ -16,9 +16,12 @@ mod avx2;
 mod neon;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod neon_dotprod;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+mod neon_i8mm;
 
 use core::ops::Range;
 
+use crate::gemm::GROUP;
 use crate::{Kernel, Out, SizeError};
 
 /// An instruction set. Vectors have 8 lanes, whatever the registers; float operations round to nearest even, one at a time.
@@ -41,6 +44,11 @@ pub(crate) trait Isa: Copy {
     const ROWS: usize;
     /// Whether `tile_wide` is better than a tile of all rows.
     const WIDE: bool = false;
+
+    /// Whether the GEMM packs rows, [`GROUP`] at a time, for `tile_packed`.
+    const PACKED: bool = false;
+    /// Rows of the GEMM's largest groups.
+    const GROUP: usize = if Self::PACKED { GROUP } else { Self::ROWS };
 
     /// Runs `routine` as a function of its own: hot loops get all registers, and loops around them cannot spoil them.
     fn call<R: Routine>(self, routine: R) -> R::Output;
@@ -290,6 +298,35 @@ pub(crate) trait Isa: Copy {
             ]
         }
     }
+    /// Packs [`GROUP`] rows as `tile_packed` wants them.
+    ///
+    /// # Safety
+    /// As `tile` for the rows; `to` is valid for writing `GROUP`·`k` elements.
+    #[inline(always)]
+    unsafe fn pack_group(self, a: *const i8, stride: usize, k: usize, to: *mut i8) {
+        for row in 0..GROUP {
+            // SAFETY: the caller's promise.
+            unsafe { core::ptr::copy_nonoverlapping(a.add(row * stride), to.add(row * k), k) };
+        }
+    }
+    /// As `tile` for [`GROUP`] rows that `pack_group` has packed.
+    ///
+    /// # Safety
+    /// As `tile`.
+    #[inline(always)]
+    unsafe fn tile_packed(
+        self,
+        init: *const i32,
+        packed: *const i8,
+        k: usize,
+        b: *const i8,
+    ) -> [Self::I32; GROUP] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let thirds = [0, 4, 8].map(|row| self.tile::<4>(init, packed.add(row * k), k, k, b));
+            core::array::from_fn(|row| thirds[row / 4][row % 4])
+        }
+    }
 }
 
 /// [`Isa::tile_ragged`] as a tile, if there are 16 of K, and steps.
@@ -394,6 +431,8 @@ pub(crate) fn dispatch<'r, O: Vectorised>(
         Kernel::Neon(token) => token.call(run),
         #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
         Kernel::NeonDotprod(token) => token.call(run),
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        Kernel::NeonI8mm(token) => token.call(run),
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx2(token) => token.call(run),
     }
@@ -403,10 +442,10 @@ pub(crate) fn dispatch<'r, O: Vectorised>(
 /// unrolled; if not, the whole tile lives on the stack.)
 macro_rules! unroll {
     ($rows:ident, $r:ident, $body:block) => {
-        unroll!(@ $rows, $r, $body, 0 1 2 3 4 5 6 7)
+        unroll!(@ $rows, $r, $body, 0 1 2 3 4 5 6 7 8 9 10 11)
     };
     (@ $rows:ident, $r:ident, $body:block, $($index:literal)*) => {{
-        const { assert!($rows <= 8) };
+        const { assert!($rows <= 12) };
         $(if $index < $rows {
             let $r: usize = $index;
             $body

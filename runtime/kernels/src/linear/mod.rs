@@ -6,9 +6,8 @@ mod simd;
 use core::ops::Range;
 
 use crate::error::{at_least, exact, row_range, size};
-use crate::gemm::{DIM_MAX, ROWS, TENSOR_MAX, padded_k};
+use crate::gemm::{DIM_MAX, TENSOR_MAX, rows_scratch_len};
 use crate::isa::dispatch;
-use crate::scratch::space;
 use crate::{Gemm, Kernel, Out, ParamError, SizeError};
 
 /// `y[row] = requantise(x[row] · weights)`. Layout: x is `[rows][k]` s8, y `[rows][n]`.
@@ -52,10 +51,10 @@ impl<'a> Linear<'a> {
         self.rows * self.gemm.n
     }
 
-    /// Scratch bytes `run` needs: room for zero-padded rows.
+    /// Scratch bytes `run` needs.
     #[must_use]
     pub fn scratch_len(&self) -> usize {
-        space::<i8>(ROWS * padded_k(self.gemm.k))
+        rows_scratch_len(self.gemm.k)
     }
 
     /// Multiply-accumulates of the whole operation.

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::Linear;
 use crate::gemm::padded_k;
-use crate::gemm::simd::Rows;
+use crate::gemm::simd::{Rows, packed_group_len};
 use crate::isa::{Isa, Vectorised};
 use crate::requantise::simd::Target;
 use crate::scratch::carve;
@@ -24,10 +24,15 @@ impl Vectorised for Linear<'_> {
         scratch: &mut [i8],
     ) -> Result<(), SizeError> {
         let (k, stride) = (self.gemm.k, padded_k(self.gemm.k));
-        let (padded, _) = carve::<i8>(scratch, I::ROWS * stride)?;
+        let (padded, rest) = carve::<i8>(scratch, I::GROUP * stride)?;
+        let (packed, _) = carve::<i8>(rest, packed_group_len::<I>(k))?;
         padded.fill(0);
         let target = Target::new(&self.gemm.requantise.output, out);
-        let at_once = if k == stride { IN_PLACE } else { I::ROWS };
+        let at_once = if k == stride {
+            IN_PLACE / I::GROUP * I::GROUP
+        } else {
+            I::GROUP
+        };
         let mut row = rows.start;
         while row < rows.end {
             let count = (rows.end - row).min(at_once);
@@ -44,8 +49,14 @@ impl Vectorised for Linear<'_> {
             }
             // SAFETY: `count` rows of `stride` elements lie in `group` (k = stride) or in `padded`; `run` checked that `out` holds `rows`.
             unsafe {
-                self.gemm
-                    .rows_simd(isa, input, count, target, (row - rows.start) * self.gemm.n);
+                self.gemm.rows_simd(
+                    isa,
+                    input,
+                    count,
+                    target,
+                    (row - rows.start) * self.gemm.n,
+                    packed,
+                );
             }
             row += count;
         }

@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use super::scalar::ROUND_MAX;
 use super::{Out, Output};
-use crate::gemm::NR;
+use crate::gemm::{GROUP, NR};
 use crate::isa::{Isa, Routine, unroll};
 
 /// One of the output's forms, with where the output lies. A type for each form, so that a loop is compiled for it alone.
@@ -50,8 +50,8 @@ pub(crate) trait Form: Copy {
         pitch: usize,
         count: usize,
     ) {
-        let mut rows = [0; NR * NR];
-        // SAFETY: the caller's promise, with count < 8; the buffers have 8 elements, for each of R ≤ 8 rows.
+        let mut rows = [0; GROUP * NR];
+        // SAFETY: the caller's promise, with count < 8; the buffers have 8 elements, for each of R ≤ 12 rows.
         unsafe {
             unroll!(R, r, {
                 isa.store_i32(rows.as_mut_ptr().add(r * NR), acc[r]);

@@ -15,8 +15,9 @@ use self::pack::{pack_keys, pack_values};
 use self::sums::sum_and_squares;
 use self::table::look_up;
 use self::tile::{tile, tile_ragged, tile_steps};
-use super::{Isa, Routine, neon, neon_dotprod};
-use crate::{Neon, NeonDotprod};
+use super::{Isa, Routine, neon, neon_dotprod, neon_i8mm};
+use crate::gemm::GROUP;
+use crate::{Neon, NeonDotprod, NeonI8mm};
 
 /// 8 lanes in two registers.
 #[derive(Clone, Copy)]
@@ -35,9 +36,9 @@ macro_rules! neon_ops {
     };
 }
 
-/// Both kernels share all but the tile and the depthwise window, which are in the module `$own`.
+/// The kernels share all but the tiles and the depthwise window, which are in the module `$own`.
 macro_rules! neon {
-    ($token:ty, $features:literal, $rows:expr, $own:ident $(, $wide:path)?) => {
+    ($token:ty, $features:literal, $rows:expr, $own:ident $(, $wide:path)? $(; $($more:tt)*)?) => {
         impl Isa for $token {
             type I8 = int8x16_t;
             type I16 = int16x8_t;
@@ -335,6 +336,8 @@ macro_rules! neon {
             unsafe fn window(self, acc: [Self::I32; 2], columns: [$own::Column; 3], window: &$own::Window) -> [Self::I32; 2] {
                 $own::window(acc, columns, window)
             }
+
+            $($($more)*)?
         }
     };
 }
@@ -346,4 +349,23 @@ neon!(
     8,
     neon_dotprod,
     neon_dotprod::tile_wide
+);
+neon!(
+    NeonI8mm,
+    "neon,dotprod,i8mm",
+    8,
+    neon_i8mm;
+    const PACKED: bool = true;
+
+    #[inline(always)]
+    unsafe fn pack_group(self, a: *const i8, stride: usize, k: usize, to: *mut i8) {
+        // SAFETY: the caller's promise.
+        unsafe { neon_i8mm::pack_group(a, stride, k, to) }
+    }
+
+    #[inline(always)]
+    unsafe fn tile_packed(self, init: *const i32, packed: *const i8, k: usize, b: *const i8) -> [Self::I32; GROUP] {
+        // SAFETY: the caller's promise.
+        unsafe { neon_i8mm::tile_packed(init, packed, k, b) }
+    }
 );

@@ -1,0 +1,315 @@
+//! The tiles with SMMLA (ARMv8.6, FEAT_I8MM): `smmla acc.4s, x.16b, w.16b` takes 8 steps of K for two rows (one in each half of x) and two columns (one
+//! in each half of w), and adds the 2 × 2 sums to acc, row by row (Arm Architecture Reference Manual, C7.2, "SMMLA (vector)").
+//!
+//! So operands are pairs, and neither rows nor the plan's layout are made of pairs:
+//!
+//! 1. 8 steps of K for 8 columns are two runs of 32 bytes, each of 4 steps. ZIP1 and ZIP2 of 32-bit lanes join them.
+//! 2. ZIP1 and ZIP2 of 64-bit lanes join two rows. The GEMM does it once for a group of 12 rows and all panels ([`pack_group`]).
+//! 3. Sums stay in 2 × 2 blocks until the last step of K. Then ZIP1 and ZIP2 of 64-bit lanes make rows of them.
+//!
+//! One or two rows, the last 4 steps of a K and the depthwise window are left to SDOT, which wastes nothing there.
+
+use core::arch::aarch64::*;
+use core::arch::asm;
+
+use super::neon::Pair;
+use super::{neon_dotprod, tile_and_steps, unroll};
+use crate::NeonI8mm;
+use crate::gemm::GROUP;
+
+pub(super) use super::neon_dotprod::{
+    Column, Window, load_column, load_window, tile_steps, window,
+};
+
+/// The sums of two rows and 8 columns, by pairs of columns: `[row][column]` in each register.
+type Blocks = [int32x4_t; 4];
+
+/// See [`Isa::tile`](super::Isa::tile).
+#[inline(always)]
+pub(super) unsafe fn tile<const R: usize>(
+    token: NeonI8mm,
+    init: *const i32,
+    a: *const i8,
+    stride: usize,
+    k: usize,
+    b: *const i8,
+) -> [Pair<int32x4_t>; R] {
+    // SAFETY: i stays below k, a multiple of 16; the caller promises k elements of every row (R is even here), 8·k weights and 8 initial values.
+    unsafe {
+        if R < 4 {
+            return neon_dotprod::tile(token.dotprod(), init, a, stride, k, b);
+        }
+        let mut blocks = [initial(init); R];
+        let mut i = 0;
+        while i < k {
+            let w = [columns(b.add(8 * i)), columns(b.add(8 * i + 64))];
+            unroll!(R, r, {
+                if r.is_multiple_of(2) {
+                    let row = a.add(r * stride + i);
+                    let x = join_rows(vld1q_s8(row), vld1q_s8(row.add(stride)));
+                    blocks[r] = smmla_blocks(smmla_blocks(blocks[r], x[0], w[0]), x[1], w[1]);
+                }
+            });
+            i += 16;
+        }
+        let mut rows = [Pair(vdupq_n_s32(0), vdupq_n_s32(0)); R];
+        unroll!(R, r, {
+            rows[r] = split_rows(blocks[r - r % 2])[r % 2];
+        });
+        rows
+    }
+}
+
+/// See [`Isa::tile_ragged`](super::Isa::tile_ragged).
+#[inline(always)]
+pub(super) unsafe fn tile_ragged<const R: usize>(
+    token: NeonI8mm,
+    init: *const i32,
+    a: *const i8,
+    stride: usize,
+    k: usize,
+    b: *const i8,
+) -> [Pair<int32x4_t>; R] {
+    // SAFETY: the caller's promise.
+    unsafe { tile_and_steps(token, init, a, stride, k, b) }
+}
+
+/// See [`Isa::pack_group`](super::Isa::pack_group): `[K/8][6 pairs][2 rows][8]`.
+#[inline(always)]
+pub(super) unsafe fn pack_group(a: *const i8, stride: usize, k: usize, to: *mut i8) {
+    // SAFETY: i stays below k, a multiple of 16; the caller promises k elements of every row, and room for as many.
+    unsafe {
+        let mut i = 0;
+        while i < k {
+            let to = to.add(i * GROUP);
+            for pair in 0..GROUP / 2 {
+                let row = a.add(2 * pair * stride + i);
+                let x = join_rows(vld1q_s8(row), vld1q_s8(row.add(stride)));
+                vst1q_s8(to.add(16 * pair), x[0]);
+                vst1q_s8(to.add(16 * pair + 8 * GROUP), x[1]);
+            }
+            i += 16;
+        }
+    }
+}
+
+/// 8 steps of K for two rows × 8 columns: `$x` times the joined weights v4, v0, v2 and v1.
+macro_rules! smmlas {
+    ($x:literal, $a0:literal, $a1:literal, $a2:literal, $a3:literal) => {
+        concat!(
+            "smmla ",
+            $a0,
+            ".4s, ",
+            $x,
+            ".16b, v4.16b\n",
+            "smmla ",
+            $a1,
+            ".4s, ",
+            $x,
+            ".16b, v0.16b\n",
+            "smmla ",
+            $a2,
+            ".4s, ",
+            $x,
+            ".16b, v2.16b\n",
+            "smmla ",
+            $a3,
+            ".4s, ",
+            $x,
+            ".16b, v1.16b\n",
+        )
+    };
+}
+
+/// 8 steps of K for 12 rows × 8 columns.
+macro_rules! smmla_step {
+    () => {
+        concat!(
+            "ldp q0, q1, [{w}], #32\n",
+            "ldp q2, q3, [{w}], #32\n",
+            "ldp q5, q6, [{x}], #32\n",
+            "zip1 v4.4s, v0.4s, v2.4s\n",
+            "zip2 v0.4s, v0.4s, v2.4s\n",
+            "zip1 v2.4s, v1.4s, v3.4s\n",
+            "zip2 v1.4s, v1.4s, v3.4s\n",
+            "ldp q7, q3, [{x}], #32\n",
+            smmlas!("v5", "v8", "v9", "v10", "v11"),
+            smmlas!("v6", "v12", "v13", "v14", "v15"),
+            "ldp q5, q6, [{x}], #32\n",
+            smmlas!("v7", "v16", "v17", "v18", "v19"),
+            smmlas!("v3", "v20", "v21", "v22", "v23"),
+            smmlas!("v5", "v24", "v25", "v26", "v27"),
+            smmlas!("v6", "v28", "v29", "v30", "v31"),
+        )
+    };
+}
+
+/// See [`Isa::tile_packed`](super::Isa::tile_packed).
+///
+/// ```text
+/// blocks of each pair of rows = initial values of each pair of columns, for both rows
+/// for each 8 steps of K (two at a time):
+///     weights = two runs of 4 steps of 8 columns, joined
+///     for each pair of rows: SMMLA with 4 pairs of columns
+/// rows = the blocks' halves, joined
+/// ```
+/// 1. 12 rows, not 8, because the weights are joined for every tile: 5 loads and 4 ZIP are shared by 24 SMMLA.
+/// 2. Rows and weights are read by pairs of registers that move their pointer along, rows 8 SMMLA before their use.
+///
+/// | v0–v4 | v5–v7, v3 | v8–v31 |
+/// |---|---|---|
+/// | weights: two runs, then joined in v4, v0, v2 and v1 | rows: two pairs, and the next two | blocks, 4 for each pair of rows |
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn tile_packed(
+    init: *const i32,
+    packed: *const i8,
+    k: usize,
+    b: *const i8,
+) -> [Pair<int32x4_t>; GROUP] {
+    let (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11);
+    let (s12, s13, s14, s15, s16, s17, s18, s19, s20, s21, s22, s23);
+    // SAFETY: k is a positive multiple of 16; 12·k packed elements, 8·k weights and 8 initial values are read, as promised. The caller's token proves
+    // SMMLA.
+    unsafe {
+        asm!(
+            "ld1r {{v8.2d}}, [{init}], #8",
+            "ld1r {{v9.2d}}, [{init}], #8",
+            "ld1r {{v10.2d}}, [{init}], #8",
+            "ld1r {{v11.2d}}, [{init}]",
+            "mov v12.16b, v8.16b", "mov v13.16b, v9.16b", "mov v14.16b, v10.16b", "mov v15.16b, v11.16b",
+            "mov v16.16b, v8.16b", "mov v17.16b, v9.16b", "mov v18.16b, v10.16b", "mov v19.16b, v11.16b",
+            "mov v20.16b, v8.16b", "mov v21.16b, v9.16b", "mov v22.16b, v10.16b", "mov v23.16b, v11.16b",
+            "mov v24.16b, v8.16b", "mov v25.16b, v9.16b", "mov v26.16b, v10.16b", "mov v27.16b, v11.16b",
+            "mov v28.16b, v8.16b", "mov v29.16b, v9.16b", "mov v30.16b, v10.16b", "mov v31.16b, v11.16b",
+            "2:",
+            smmla_step!(),
+            smmla_step!(),
+            "cmp {w}, {end}",
+            "b.ne 2b",
+            init = inout(reg) init => _,
+            x = inout(reg) packed => _,
+            w = inout(reg) b => _,
+            end = in(reg) b.add(8 * k),
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+            out("v8") s0, out("v9") s1, out("v10") s2, out("v11") s3, out("v12") s4, out("v13") s5, out("v14") s6, out("v15") s7,
+            out("v16") s8, out("v17") s9, out("v18") s10, out("v19") s11, out("v20") s12, out("v21") s13, out("v22") s14, out("v23") s15,
+            out("v24") s16, out("v25") s17, out("v26") s18, out("v27") s19, out("v28") s20, out("v29") s21, out("v30") s22, out("v31") s23,
+            options(pure, readonly, nostack),
+        );
+    }
+    let pairs = [
+        split_rows([s0, s1, s2, s3]),
+        split_rows([s4, s5, s6, s7]),
+        split_rows([s8, s9, s10, s11]),
+        split_rows([s12, s13, s14, s15]),
+        split_rows([s16, s17, s18, s19]),
+        split_rows([s20, s21, s22, s23]),
+    ];
+    core::array::from_fn(|r| pairs[r / 2][r % 2])
+}
+
+/// 8 initial values, for both rows.
+///
+/// # Safety
+/// `init` is valid for reading 8 elements.
+#[inline(always)]
+unsafe fn initial(init: *const i32) -> Blocks {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let two = init.cast::<i64>();
+        [
+            vreinterpretq_s32_s64(vdupq_n_s64(two.read_unaligned())),
+            vreinterpretq_s32_s64(vdupq_n_s64(two.add(1).read_unaligned())),
+            vreinterpretq_s32_s64(vdupq_n_s64(two.add(2).read_unaligned())),
+            vreinterpretq_s32_s64(vdupq_n_s64(two.add(3).read_unaligned())),
+        ]
+    }
+}
+
+/// 8 steps of K for 8 columns, by pairs of columns.
+///
+/// # Safety
+/// `w` is valid for reading 64 elements.
+#[inline(always)]
+unsafe fn columns(w: *const i8) -> [int8x16_t; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let run = |at: usize| vreinterpretq_s32_s8(vld1q_s8(w.add(at)));
+        let (first, second) = ([run(0), run(16)], [run(32), run(48)]);
+        [
+            vreinterpretq_s8_s32(vzip1q_s32(first[0], second[0])),
+            vreinterpretq_s8_s32(vzip2q_s32(first[0], second[0])),
+            vreinterpretq_s8_s32(vzip1q_s32(first[1], second[1])),
+            vreinterpretq_s8_s32(vzip2q_s32(first[1], second[1])),
+        ]
+    }
+}
+
+/// 8 steps of K of two rows, and the next 8.
+#[inline(always)]
+fn join_rows(upper: int8x16_t, lower: int8x16_t) -> [int8x16_t; 2] {
+    // SAFETY: register operations of the baseline instruction set.
+    unsafe {
+        let (upper, lower) = (vreinterpretq_s64_s8(upper), vreinterpretq_s64_s8(lower));
+        [
+            vreinterpretq_s8_s64(vzip1q_s64(upper, lower)),
+            vreinterpretq_s8_s64(vzip2q_s64(upper, lower)),
+        ]
+    }
+}
+
+/// The two rows of blocks.
+#[inline(always)]
+fn split_rows(blocks: Blocks) -> [Pair<int32x4_t>; 2] {
+    // SAFETY: register operations of the baseline instruction set.
+    unsafe {
+        let [b0, b1, b2, b3] = [
+            vreinterpretq_s64_s32(blocks[0]),
+            vreinterpretq_s64_s32(blocks[1]),
+            vreinterpretq_s64_s32(blocks[2]),
+            vreinterpretq_s64_s32(blocks[3]),
+        ];
+        [
+            Pair(
+                vreinterpretq_s32_s64(vzip1q_s64(b0, b1)),
+                vreinterpretq_s32_s64(vzip1q_s64(b2, b3)),
+            ),
+            Pair(
+                vreinterpretq_s32_s64(vzip2q_s64(b0, b1)),
+                vreinterpretq_s32_s64(vzip2q_s64(b2, b3)),
+            ),
+        ]
+    }
+}
+
+/// 8 steps of K for two rows × 8 columns.
+#[inline(always)]
+fn smmla_blocks(blocks: Blocks, x: int8x16_t, w: [int8x16_t; 4]) -> Blocks {
+    // SAFETY: the caller's token proves SMMLA.
+    unsafe {
+        [
+            smmla(blocks[0], x, w[0]),
+            smmla(blocks[1], x, w[1]),
+            smmla(blocks[2], x, w[2]),
+            smmla(blocks[3], x, w[3]),
+        ]
+    }
+}
+
+/// `acc[2r + c] += Σ_i x[8r + i] · w[8c + i]`. (The intrinsic, `vmmlaq_s32`, is not stable yet.)
+#[inline]
+#[target_feature(enable = "neon,i8mm")]
+fn smmla(mut acc: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {
+    // SAFETY: one register operation; the feature is enabled on this function.
+    unsafe {
+        asm!(
+            "smmla {acc:v}.4s, {x:v}.16b, {w:v}.16b",
+            acc = inout(vreg) acc, x = in(vreg) x, w = in(vreg) w,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    acc
+}
