@@ -14,6 +14,11 @@ impl Threads for Scoped {
         self.0
     }
 
+    /// Every op is split, however small.
+    fn least_work(&self) -> u64 {
+        1
+    }
+
     fn for_each<J: Send>(&self, jobs: &mut [J], work: impl Fn(&mut J) + Sync) {
         let work = &work;
         std::thread::scope(|scope| {
@@ -31,6 +36,11 @@ pub(crate) struct Backwards(pub(crate) usize);
 impl Threads for Backwards {
     fn count(&self) -> usize {
         self.0
+    }
+
+    /// Every op is split, however small.
+    fn least_work(&self) -> u64 {
+        1
     }
 
     fn for_each<J: Send>(&self, jobs: &mut [J], work: impl Fn(&mut J) + Sync) {
