@@ -303,12 +303,28 @@ fn ensure_tract_is_shared(messages: &str) -> Result<()> {
     Ok(())
 }
 
-/// What this machine's tests must have run, where that is known.
-fn native_kernels() -> Option<&'static str> {
+/// What this machine's tests must have run, where that is known: by the CPU's features, not by what the library makes of them.
+fn native_kernels() -> Option<String> {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        return Some("scalar,avx2");
+    {
+        use std::arch::is_x86_feature_detected as has;
+        let avx2 = has!("avx2");
+        let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512vl");
+        let kernels = [
+            ("scalar", true),
+            ("avx2", avx2),
+            ("avx-vnni", avx2 && has!("avxvnni")),
+            (
+                "avx512-vnni",
+                avx2 && avx512 && has!("avx512vnni") && has!("avx512vbmi"),
+            ),
+        ];
+        let names = kernels
+            .iter()
+            .filter_map(|&(name, there)| there.then_some(name));
+        Some(names.collect::<Vec<_>>().join(","))
     }
+    #[cfg(not(target_arch = "x86_64"))]
     None
 }
 

@@ -26,7 +26,7 @@ Examples:
   Where does the time go?
     vitlet profile -m model.vitlet
 
-VITLET_KERNEL=scalar|neon|neon-dotprod|neon-i8mm|avx2 forces a kernel;
+VITLET_KERNEL=scalar|neon|neon-dotprod|neon-i8mm|avx2|avx-vnni|avx512-vnni forces a kernel;
 `vitlet cpu` shows which ones this CPU has.
 
 Exit status: 0 done; 1 the work, or a part of it, failed;
@@ -114,7 +114,7 @@ pub(crate) fn load(path: Option<&std::path::Path>) -> anyhow::Result<Model> {
 /// How to run it.
 #[derive(Debug, Args)]
 pub(crate) struct KernelArgs {
-    /// Force a kernel: scalar, neon, neon-dotprod, neon-i8mm or avx2 [default: VITLET_KERNEL, or the fastest this CPU has]
+    /// Force a kernel: scalar, neon, neon-dotprod, neon-i8mm, avx2, avx-vnni or avx512-vnni [default: VITLET_KERNEL, or the fastest this CPU has]
     #[arg(long, value_name = "KERNEL", value_parser = parse_kernel)]
     pub(crate) kernel: Option<Kernel>,
 }

@@ -59,7 +59,7 @@ fn features() -> Vec<&'static str> {
         };
     }
     #[cfg(target_arch = "x86_64")]
-    let all = features!(is_x86_feature_detected: "ssse3" "sse4.1" "avx" "avx2" "fma" "avxvnni" "avx512f" "avx512bw" "avx512vnni");
+    let all = features!(is_x86_feature_detected: "ssse3" "sse4.1" "avx" "avx2" "fma" "avxvnni" "avx512f" "avx512bw" "avx512vl" "avx512vnni" "avx512vbmi");
     #[cfg(target_arch = "aarch64")]
     let all =
         features!(is_aarch64_feature_detected: "neon" "dotprod" "i8mm" "fp16" "bf16" "sve" "sve2");

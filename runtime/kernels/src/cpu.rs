@@ -20,6 +20,12 @@ pub enum Kernel {
     /// x86-64 with AVX2.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// x86-64 with AVX2 and the VEX form of VPDPBUSD (Alder Lake, Zen 5 and later).
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(AvxVnni),
+    /// x86-64 with AVX-512 VNNI and VBMI (Ice Lake, Zen 4 and later).
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni(Avx512Vnni),
 }
 
 /// Proof that the CPU has Advanced SIMD.
@@ -36,11 +42,6 @@ pub struct NeonDotprod(());
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 #[derive(Clone, Copy, Debug)]
 pub struct NeonI8mm(NeonDotprod);
-
-/// Proof that the CPU has AVX2.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy, Debug)]
-pub struct Avx2(());
 
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 impl Neon {
@@ -135,32 +136,49 @@ fn i8mm() -> bool {
     cfg!(target_feature = "i8mm")
 }
 
+/// The token of an x86-64 kernel that needs the features named.
 #[cfg(target_arch = "x86_64")]
-impl Avx2 {
-    /// Asks the CPU (feature `std`); without it only what the build was told.
-    #[must_use]
-    pub fn new() -> Option<Self> {
-        avx2().then_some(Self(()))
-    }
+macro_rules! x86_token {
+    ($token:ident: $what:literal, $($feature:tt)+) => {
+        #[doc = concat!("Proof that the CPU has ", $what, ".")]
+        #[derive(Clone, Copy, Debug)]
+        pub struct $token(());
+
+        impl $token {
+            /// Asks the CPU (feature `std`); without it only what the build was told.
+            #[must_use]
+            pub fn new() -> Option<Self> {
+                #[cfg(feature = "std")]
+                let all = $(std::arch::is_x86_feature_detected!($feature))&&+;
+                #[cfg(not(feature = "std"))]
+                let all = $(cfg!(target_feature = $feature))&&+;
+                all.then_some(Self(()))
+            }
+        }
+    };
 }
 
-#[cfg(all(target_arch = "x86_64", feature = "std"))]
-fn avx2() -> bool {
-    std::arch::is_x86_feature_detected!("avx2")
-}
-
-#[cfg(all(target_arch = "x86_64", not(feature = "std")))]
-fn avx2() -> bool {
-    cfg!(target_feature = "avx2")
-}
+#[cfg(target_arch = "x86_64")]
+x86_token!(Avx2: "AVX2", "avx2");
+#[cfg(target_arch = "x86_64")]
+x86_token!(AvxVnni: "AVX2 and AVX-VNNI", "avx2" "avxvnni");
+#[cfg(target_arch = "x86_64")]
+x86_token!(Avx512Vnni: "AVX-512 F, BW, VL, VNNI and VBMI", "avx2" "avx512f" "avx512bw" "avx512vl" "avx512vnni" "avx512vbmi");
 
 impl Kernel {
     /// The reference kernel.
     pub const SCALAR: Self = Self::Scalar;
 
     /// Every name [`Kernel::from_name`] knows, on any CPU.
-    pub const NAMES: &'static [&'static str] =
-        &["scalar", "neon", "neon-dotprod", "neon-i8mm", "avx2"];
+    pub const NAMES: &'static [&'static str] = &[
+        "scalar",
+        "neon",
+        "neon-dotprod",
+        "neon-i8mm",
+        "avx2",
+        "avx-vnni",
+        "avx512-vnni",
+    ];
 
     /// The fastest kernel this CPU has.
     #[must_use]
@@ -180,6 +198,10 @@ impl Kernel {
             NeonI8mm::new().map(Self::NeonI8mm),
             #[cfg(target_arch = "x86_64")]
             Avx2::new().map(Self::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            AvxVnni::new().map(Self::AvxVnni),
+            #[cfg(target_arch = "x86_64")]
+            Avx512Vnni::new().map(Self::Avx512Vnni),
         ];
         kernels.into_iter().flatten()
     }
@@ -197,6 +219,10 @@ impl Kernel {
             Self::NeonI8mm(_) => "neon-i8mm",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(_) => "avx-vnni",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni(_) => "avx512-vnni",
         }
     }
 

@@ -46,7 +46,7 @@ pub use add::{Add, Addend, Term};
 pub use attention::{Attention, AttentionQuantisation, AttentionShape, Bias, Operand, View};
 pub use conv::{Conv, ConvShape};
 #[cfg(target_arch = "x86_64")]
-pub use cpu::Avx2;
+pub use cpu::{Avx2, Avx512Vnni, AvxVnni};
 pub use cpu::{Kernel, KernelError};
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 pub use cpu::{Neon, NeonDotprod, NeonI8mm};

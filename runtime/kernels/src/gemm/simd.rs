@@ -126,7 +126,9 @@ impl<const R: usize> Routine for LastPanel<'_, '_, R> {
             // SAFETY: as promised; `n` is the first column of the last panel.
             unsafe {
                 let x = work.rows(isa, group);
-                let (acc, scale) = Panels::new(work.gemm).tile::<I, R>(isa, x, n);
+                let panels = Panels::new(work.gemm);
+                let shifts = panels.shifts(isa, x);
+                let (acc, scale) = panels.tile::<I, R>(isa, x, &shifts, n);
                 let first = work.first + group * R * columns + n;
                 with_form!(work.target, form => form.store_part(isa, acc, scale, first, columns, columns - n));
             }
@@ -163,7 +165,10 @@ impl<const R: usize> Groups<'_, '_, R> {
         let panels = Panels::new(self.gemm);
         for group in 0..self.groups {
             // SAFETY: there are that many rows, as promised.
-            let x = unsafe { self.rows(isa, group) };
+            let (x, shifts) = unsafe {
+                let x = self.rows(isa, group);
+                (x, panels.shifts(isa, x))
+            };
             let first = self.first + group * R * columns;
             let mut n = 0;
             if I::WIDE && R == 4 {
@@ -184,7 +189,7 @@ impl<const R: usize> Groups<'_, '_, R> {
             while n + NR <= columns {
                 // SAFETY: as promised; `n` is the first column of a whole panel.
                 unsafe {
-                    let (acc, scale) = panels.tile::<I, R>(isa, x, n);
+                    let (acc, scale) = panels.tile::<I, R>(isa, x, &shifts, n);
                     form.store(isa, acc, scale, first + n, columns);
                 }
                 n += NR;
@@ -213,7 +218,20 @@ impl Panels {
         }
     }
 
-    /// Accumulators, bias included, and scales of the panel of column `n`.
+    /// See [`Isa::shifts`].
+    ///
+    /// # Safety
+    /// As `tile` for the rows.
+    #[inline(always)]
+    unsafe fn shifts<I: Isa, const R: usize>(self, isa: I, x: Rows) -> [i32; R] {
+        if R == GROUP {
+            return [0; R];
+        }
+        // SAFETY: the caller's promise.
+        unsafe { isa.shifts(x.first, x.stride, self.k) }
+    }
+
+    /// Accumulators, bias included, and scales of the panel of column `n`. `shifts` are those of the rows.
     ///
     /// # Safety
     /// `x` are R rows readable to the padded K, packed if R is [`GROUP`]; `n` is a multiple of 8 below the number of columns.
@@ -222,6 +240,7 @@ impl Panels {
         self,
         isa: I,
         x: Rows,
+        shifts: &[i32; R],
         n: usize,
     ) -> ([I::I32; R], I::F32) {
         // SAFETY: weights, bias and scale are padded to whole panels (`Gemm::new`); the rows are promised.
@@ -232,7 +251,7 @@ impl Panels {
                 let group = isa.tile_packed(init, x.first, self.k, weights);
                 core::array::from_fn(|r| group[r % GROUP])
             } else {
-                isa.tile::<R>(init, x.first, x.stride, self.k, weights)
+                isa.tile_shifted(init, shifts, x.first, x.stride, self.k, weights)
             };
             (acc, isa.load_f32(self.scale.add(n)))
         }

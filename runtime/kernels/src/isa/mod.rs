@@ -12,12 +12,18 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512_vnni;
+#[cfg(target_arch = "x86_64")]
+mod avx_vnni;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod neon;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod neon_dotprod;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod neon_i8mm;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 use core::ops::Range;
 
@@ -237,6 +243,31 @@ pub(crate) trait Isa: Copy {
     /// Rows are valid for reading 16 elements; both of `to` for writing 32.
     unsafe fn pack_values(self, rows: [*const i8; 4], to: [*mut i8; 2]);
 
+    /// What [`Isa::tile_shifted`] has to know of R ≤ [`Isa::ROWS`] rows besides their bytes: the same for all panels.
+    ///
+    /// # Safety
+    /// As `tile`, for the rows.
+    #[inline(always)]
+    unsafe fn shifts<const R: usize>(self, _a: *const i8, _stride: usize, _k: usize) -> [i32; R] {
+        [0; R]
+    }
+    /// As `tile`, with the rows' `shifts`: for instruction sets that multiply unsigned bytes by signed ones only, and have to make one operand unsigned.
+    ///
+    /// # Safety
+    /// As `tile`.
+    #[inline(always)]
+    unsafe fn tile_shifted<const R: usize>(
+        self,
+        init: *const i32,
+        _shifts: &[i32; R],
+        a: *const i8,
+        stride: usize,
+        k: usize,
+        b: *const i8,
+    ) -> [Self::I32; R] {
+        // SAFETY: the caller's promise.
+        unsafe { self.tile(init, a, stride, k, b) }
+    }
     /// `init + a·b` for R ≤ [`Isa::ROWS`] rows and one panel of 8 columns. Rows or weights must not hold −128 both.
     ///
     /// # Safety
@@ -249,7 +280,7 @@ pub(crate) trait Isa: Copy {
         k: usize,
         b: *const i8,
     ) -> [Self::I32; R];
-    /// `acc + a·b` for `steps` times 4 of K, as `tile`.
+    /// `acc + a·b` for `steps` times 4 of K, as `tile`; no byte of the rows is negative.
     ///
     /// # Safety
     /// Every row `a + r·stride` is valid for reading 4·steps elements, and `b` for 32·steps.
@@ -261,7 +292,7 @@ pub(crate) trait Isa: Copy {
         steps: usize,
         b: *const i8,
     ) -> [Self::I32; R];
-    /// As `tile` for any positive multiple of 4 as `k`.
+    /// As `tile` for any positive multiple of 4 as `k`; no byte of the rows is negative.
     ///
     /// # Safety
     /// As `tile`.
@@ -435,6 +466,10 @@ pub(crate) fn dispatch<'r, O: Vectorised>(
         Kernel::NeonI8mm(token) => token.call(run),
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx2(token) => token.call(run),
+        #[cfg(target_arch = "x86_64")]
+        Kernel::AvxVnni(token) => token.call(run),
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512Vnni(token) => token.call(run),
     }
 }
 

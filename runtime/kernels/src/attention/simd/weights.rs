@@ -34,6 +34,8 @@ impl<const R: usize> Routine for Logits<'_, '_, '_, '_, R> {
         let mut packed = self.work.keys.as_ptr();
         let mut logits = self.work.logits.as_mut_ptr();
         let mut init = &ZEROS;
+        // SAFETY: `queries` are R rows of `dim` bytes.
+        let shifts = unsafe { isa.shifts::<R>(queries.first, queries.stride, dim) };
         let mut key = 0;
         while key < shape.keys {
             if key + NR > shape.keys {
@@ -41,7 +43,8 @@ impl<const R: usize> Routine for Logits<'_, '_, '_, '_, R> {
             }
             // SAFETY: `queries` are R rows; keys are packed in panels of 8, and there are logits for 8 rows of `pitch`, a multiple of 8.
             unsafe {
-                let acc = isa.tile::<R>(init.as_ptr(), queries.first, queries.stride, dim, packed);
+                let (first, stride) = (queries.first, queries.stride);
+                let acc = isa.tile_shifted::<R>(init.as_ptr(), &shifts, first, stride, dim, packed);
                 unroll!(R, r, {
                     isa.store_i32(logits.add(r * pitch), acc[r]);
                 });
