@@ -9,6 +9,7 @@
 //! | `variants` | the same networks from other code and other exporters: all lower, to the same operations |
 //! | `dist` | the release programs |
 //! | `insns` | instructions of one inference, counted by QEMU, against `budgets/instructions.toml` |
+//! | `mca` | cycles of the kernels' inner loops by LLVM's models of the boards' cores; writes `docs/cost-model.md` |
 //! | `budgets` | sizes against `budgets/sizes.toml` |
 //! | `zoo` | the checked-in plans are what the compiler makes today |
 //! | `project` | where things are, and how commands are run |
@@ -23,6 +24,7 @@
 mod budgets;
 mod dist;
 mod insns;
+mod mca;
 mod models;
 mod project;
 mod setup;
@@ -55,6 +57,7 @@ enum Verb {
     Variants(variants::Args),
     Dist(dist::Args),
     Insns(insns::Args),
+    Mca(mca::Args),
     Budgets(budgets::Args),
     Zoo(zoo::Args),
 }
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Verb::Variants(args) => variants::verb(&project, args),
         Verb::Dist(args) => dist::verb(&project, args),
         Verb::Insns(args) => insns::verb(&project, args),
+        Verb::Mca(args) => mca::verb(&project, args),
         Verb::Budgets(args) => budgets::verb(&project, args),
         Verb::Zoo(args) => zoo::verb(&project, args),
     });

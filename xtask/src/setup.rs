@@ -8,6 +8,7 @@ use std::env;
 use anyhow::{Result, bail};
 use xshell::cmd;
 
+use crate::mca::Llvm;
 use crate::project::Project;
 use crate::toolchain::{BARE_METAL, Core, DEVICE, Toolchain};
 
@@ -35,6 +36,7 @@ pub(crate) enum Tool {
     BareMetal,
     CargoDeny,
     CargoFuzz,
+    LlvmMca,
 }
 
 /// A way to install a tool without a person.
@@ -60,7 +62,7 @@ impl Tool {
         Self::BareMetal,
         Self::CargoDeny,
     ];
-    const FULL: &[Self] = &[Self::CargoFuzz];
+    const FULL: &[Self] = &[Self::CargoFuzz, Self::LlvmMca];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -74,6 +76,7 @@ impl Tool {
             Self::BareMetal => "Rust core for bare aarch64",
             Self::CargoDeny => "cargo-deny",
             Self::CargoFuzz => "cargo-fuzz",
+            Self::LlvmMca => "llvm-mca",
         }
     }
 
@@ -106,6 +109,7 @@ impl Tool {
             }),
             Self::CargoDeny => first_line(project, "cargo", &["deny", "--version"]),
             Self::CargoFuzz => first_line(project, "cargo", &["fuzz", "--version"]),
+            Self::LlvmMca => llvm(project).map(|llvm| format!("LLVM {}", llvm.version)),
         }
     }
 
@@ -123,7 +127,11 @@ impl Tool {
                 name: "cargo-fuzz",
                 version: CARGO_FUZZ,
             },
-            Self::CCompiler | Self::DeviceLinker | Self::DeviceClippy | Self::Qemu => Install::None,
+            Self::CCompiler
+            | Self::DeviceLinker
+            | Self::DeviceClippy
+            | Self::Qemu
+            | Self::LlvmMca => Install::None,
         }
     }
 
@@ -135,6 +143,7 @@ impl Tool {
             Self::DeviceClippy => &["rust-web-clippy"],
             Self::DeviceLinker => &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
             Self::Qemu => &["qemu-user"],
+            Self::LlvmMca => &["llvm-19"],
             Self::BareMetal => &["rustc-web", "cargo-web", "rust-web-src"],
             Self::Rustfmt | Self::Clippy | Self::CargoDeny | Self::CargoFuzz => &[],
         }
@@ -163,6 +172,7 @@ impl Tool {
             Self::BareMetal => "rustup target add aarch64-unknown-none",
             Self::CargoDeny => "cargo install --locked cargo-deny",
             Self::CargoFuzz => "cargo install --locked cargo-fuzz",
+            Self::LlvmMca => "install LLVM's tools, 17 or newer (Fedora, Arch, Homebrew: llvm)",
         }
     }
 }
@@ -303,6 +313,32 @@ fn linker_with_static_glibc(project: &Project) -> Option<String> {
     first_line(project, &linker, &["--version"])
 }
 
+/// LLVM's tools, of the first version that is there and has models of the boards' cores: Neoverse N1 came with 17.
+pub(crate) fn llvm(project: &Project) -> Option<Llvm> {
+    ["-19", "", "-22", "-21", "-20", "-18", "-17"]
+        .into_iter()
+        .find_map(|suffix| {
+            let printed = cmd!(project.sh, "llvm-mca{suffix} --version")
+                .quiet()
+                .ignore_stderr()
+                .read()
+                .ok()?;
+            let version = llvm_version(&printed)?;
+            Some(Llvm {
+                suffix: suffix.to_owned(),
+                version,
+            })
+        })
+}
+
+/// `19.1.7` of `Debian LLVM version 19.1.7`, if it is new enough.
+fn llvm_version(printed: &str) -> Option<String> {
+    let version = printed.split("LLVM version ").nth(1)?;
+    let version = version.split_whitespace().next()?;
+    let major: u32 = version.split('.').next()?.parse().ok()?;
+    (major >= 17).then(|| version.to_owned())
+}
+
 fn first_line(project: &Project, program: &str, args: &[&str]) -> Option<String> {
     let printed = cmd!(project.sh, "{program} {args...}")
         .quiet()
@@ -316,5 +352,18 @@ const fn by(toolchain: Toolchain) -> &'static str {
     match toolchain {
         Toolchain::Default => "",
         Toolchain::Debian => ", Debian's",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn llvm_before_17_will_not_do() {
+        let debian = |version| format!("Debian LLVM version {version}\n  Optimized build.\n");
+        assert_eq!(llvm_version(&debian("19.1.7")).as_deref(), Some("19.1.7"));
+        assert_eq!(llvm_version(&debian("14.0.6")), None);
+        assert_eq!(llvm_version("no version"), None);
     }
 }

@@ -11,7 +11,7 @@ use xshell::cmd;
 use crate::project::Project;
 use crate::setup::{self, Tool};
 use crate::toolchain::{BARE_METAL, Core, DEVICE, Toolchain};
-use crate::{budgets, dist, insns, zoo};
+use crate::{budgets, dist, insns, mca, zoo};
 
 /// Run everything that CI runs; the set-up is the first step.
 #[derive(Debug, clap::Args)]
@@ -114,6 +114,9 @@ fn run(steps: &mut Steps<'_>, args: &Args) -> Result<()> {
     })?;
     steps.run("dependencies", &[Tool::CargoDeny], || dependencies(project))?;
     if args.full {
+        steps.run("cost model", &[Tool::DeviceLibrary, Tool::LlvmMca], || {
+            mca::check(project).map(passed)
+        })?;
         steps.run("fuzzing", &[Tool::CargoFuzz], || fuzzing(project))?;
     }
     Ok(())
