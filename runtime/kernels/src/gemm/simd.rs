@@ -171,6 +171,11 @@ impl<const R: usize> Groups<'_, '_, R> {
             };
             let first = self.first + group * R * columns;
             let mut n = 0;
+            if R == GROUP {
+                // SAFETY: as promised, and `rows` has packed the group.
+                unsafe { self.packed_panels(isa, form, panels, first) };
+                continue;
+            }
             if I::WIDE && R == 4 {
                 while n + 2 * NR <= columns {
                     // SAFETY: as promised; `n` is the first column of two whole panels.
@@ -194,6 +199,24 @@ impl<const R: usize> Groups<'_, '_, R> {
                 }
                 n += NR;
             }
+        }
+    }
+
+    /// The panels of a packed group, whose first output is `first`.
+    ///
+    /// # Safety
+    /// As `panels`; the group is packed.
+    #[inline(always)]
+    unsafe fn packed_panels<I: Isa, F: Form>(self, isa: I, form: F, panels: Panels, first: usize) {
+        let columns = self.gemm.n;
+        let mut n = 0;
+        while n + NR <= columns {
+            // SAFETY: the caller's promise; `n` is the first column of a whole panel.
+            unsafe {
+                let (acc, scale) = panels.tile_packed(isa, self.packed, n);
+                form.store_pairs(isa, acc, scale, first + n, columns);
+            }
+            n += NR;
         }
     }
 }
@@ -248,8 +271,12 @@ impl Panels {
             let weights = self.weights.add(n * self.k);
             let init = self.bias.add(n);
             let acc = if R == GROUP {
-                let group = isa.tile_packed(init, x.first, self.k, weights);
-                core::array::from_fn(|r| group[r % GROUP])
+                let pairs = isa.tile_packed(init, x.first, self.k, weights);
+                let mut rows = [isa.splat_i32(0); R];
+                unroll!(R, r, {
+                    rows[r] = isa.split_i32(pairs[r / 2 % (GROUP / 2)])[r % 2];
+                });
+                rows
             } else {
                 isa.tile_shifted(init, shifts, x.first, x.stride, self.k, weights)
             };
@@ -259,6 +286,25 @@ impl Panels {
 }
 
 impl Panels {
+    /// Accumulators, bias included, and scales of the panel of column `n`, for the pairs of rows of a group.
+    ///
+    /// # Safety
+    /// As `tile`; `packed` is a group.
+    #[inline(always)]
+    unsafe fn tile_packed<I: Isa>(
+        self,
+        isa: I,
+        packed: *const i8,
+        n: usize,
+    ) -> ([[I::I32; 2]; GROUP / 2], [I::F32; 2]) {
+        // SAFETY: as in `tile`.
+        unsafe {
+            let weights = self.weights.add(n * self.k);
+            let acc = isa.tile_packed(self.bias.add(n), packed, self.k, weights);
+            (acc, isa.load_f32_pairs(self.scale.add(n)))
+        }
+    }
+
     /// As `tile` for 4 rows, and two panels from column `n` on.
     ///
     /// # Safety

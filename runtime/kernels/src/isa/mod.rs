@@ -340,7 +340,8 @@ pub(crate) trait Isa: Copy {
             unsafe { core::ptr::copy_nonoverlapping(a.add(row * stride), to.add(row * k), k) };
         }
     }
-    /// As `tile` for [`GROUP`] rows that `pack_group` has packed.
+    /// As `tile` for [`GROUP`] rows that `pack_group` has packed: pairs of rows, whose lanes are in an order that only `split_i16`, `split_i32` and
+    /// `load_f32_pairs` know.
     ///
     /// # Safety
     /// As `tile`.
@@ -351,12 +352,28 @@ pub(crate) trait Isa: Copy {
         packed: *const i8,
         k: usize,
         b: *const i8,
-    ) -> [Self::I32; GROUP] {
+    ) -> [[Self::I32; 2]; GROUP / 2] {
         // SAFETY: the caller's promise.
-        unsafe {
-            let thirds = [0, 4, 8].map(|row| self.tile::<4>(init, packed.add(row * k), k, k, b));
-            core::array::from_fn(|row| thirds[row / 4][row % 4])
-        }
+        [0, 2, 4, 6, 8, 10].map(|row| unsafe { self.tile(init, packed.add(row * k), k, k, b) })
+    }
+    /// The values of 8 columns, as they lie in a pair of rows.
+    ///
+    /// # Safety
+    /// `p` is valid for reading 8 elements.
+    #[inline(always)]
+    unsafe fn load_f32_pairs(self, p: *const f32) -> [Self::F32; 2] {
+        // SAFETY: the caller's promise.
+        [unsafe { self.load_f32(p) }; 2]
+    }
+    /// The rows of a pair.
+    #[inline(always)]
+    fn split_i16(self, pair: [Self::I16; 2]) -> [Self::I16; 2] {
+        pair
+    }
+    /// The rows of a pair.
+    #[inline(always)]
+    fn split_i32(self, pair: [Self::I32; 2]) -> [Self::I32; 2] {
+        pair
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! 1. 8 steps of K for 8 columns are two runs of 32 bytes, each of 4 steps. ZIP1 and ZIP2 of 32-bit lanes join them.
 //! 2. ZIP1 and ZIP2 of 64-bit lanes join two rows. The GEMM does it once for a group of 12 rows and all panels ([`pack_group`]).
-//! 3. Sums stay in 2 × 2 blocks until the last step of K. Then ZIP1 and ZIP2 of 64-bit lanes make rows of them.
+//! 3. Sums stay in 2 × 2 blocks until they have been requantised: 16-bit lanes are split into rows by UZP1 and UZP2, half as many as 32-bit lanes take.
 //!
 //! One or two rows, the last 4 steps of a K and the depthwise window are left to SDOT, which wastes nothing there.
 
@@ -39,7 +39,8 @@ pub(super) unsafe fn tile<const R: usize>(
         if R < 4 {
             return neon_dotprod::tile(token.dotprod(), init, a, stride, k, b);
         }
-        let mut blocks = [initial(init); R];
+        let init = load_i32_pairs(init);
+        let mut blocks = [[init[0].0, init[0].1, init[1].0, init[1].1]; R];
         let mut i = 0;
         while i < k {
             let w = [columns(b.add(8 * i)), columns(b.add(8 * i + 64))];
@@ -54,7 +55,8 @@ pub(super) unsafe fn tile<const R: usize>(
         }
         let mut rows = [Pair(vdupq_n_s32(0), vdupq_n_s32(0)); R];
         unroll!(R, r, {
-            rows[r] = split_rows(blocks[r - r % 2])[r % 2];
+            let [b0, b1, b2, b3] = blocks[r - r % 2];
+            rows[r] = split_i32([Pair(b0, b1), Pair(b2, b3)])[r % 2];
         });
         rows
     }
@@ -151,7 +153,6 @@ macro_rules! smmla_step {
 /// for each 8 steps of K (two at a time):
 ///     weights = two runs of 4 steps of 8 columns, joined
 ///     for each pair of rows: SMMLA with 4 pairs of columns
-/// rows = the blocks' halves, joined
 /// ```
 /// 1. 12 rows, not 8, because the weights are joined for every tile: 5 loads and 4 ZIP are shared by 24 SMMLA.
 /// 2. Rows and weights are read by pairs of registers that move their pointer along, rows 8 SMMLA before their use.
@@ -168,7 +169,7 @@ pub(super) unsafe fn tile_packed(
     packed: *const i8,
     k: usize,
     b: *const i8,
-) -> [Pair<int32x4_t>; GROUP] {
+) -> [[Pair<int32x4_t>; 2]; GROUP / 2] {
     let (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11);
     let (s12, s13, s14, s15, s16, s17, s18, s19, s20, s21, s22, s23);
     // SAFETY: k is a positive multiple of 16; 12·k packed elements, 8·k weights and 8 initial values are read, as promised. The caller's token proves
@@ -200,31 +201,84 @@ pub(super) unsafe fn tile_packed(
             options(pure, readonly, nostack),
         );
     }
-    let pairs = [
-        split_rows([s0, s1, s2, s3]),
-        split_rows([s4, s5, s6, s7]),
-        split_rows([s8, s9, s10, s11]),
-        split_rows([s12, s13, s14, s15]),
-        split_rows([s16, s17, s18, s19]),
-        split_rows([s20, s21, s22, s23]),
-    ];
-    core::array::from_fn(|r| pairs[r / 2][r % 2])
+    [
+        [Pair(s0, s1), Pair(s2, s3)],
+        [Pair(s4, s5), Pair(s6, s7)],
+        [Pair(s8, s9), Pair(s10, s11)],
+        [Pair(s12, s13), Pair(s14, s15)],
+        [Pair(s16, s17), Pair(s18, s19)],
+        [Pair(s20, s21), Pair(s22, s23)],
+    ]
 }
 
-/// 8 initial values, for both rows.
+/// 8 values, each pair of columns for both rows of a block.
 ///
 /// # Safety
-/// `init` is valid for reading 8 elements.
+/// `p` is valid for reading 8 elements.
 #[inline(always)]
-unsafe fn initial(init: *const i32) -> Blocks {
+unsafe fn load_i32_pairs(p: *const i32) -> [Pair<int32x4_t>; 2] {
     // SAFETY: the caller's promise.
     unsafe {
-        let two = init.cast::<i64>();
-        [
+        let two = p.cast::<i64>();
+        let twice = [
             vreinterpretq_s32_s64(vdupq_n_s64(two.read_unaligned())),
             vreinterpretq_s32_s64(vdupq_n_s64(two.add(1).read_unaligned())),
             vreinterpretq_s32_s64(vdupq_n_s64(two.add(2).read_unaligned())),
             vreinterpretq_s32_s64(vdupq_n_s64(two.add(3).read_unaligned())),
+        ];
+        [Pair(twice[0], twice[1]), Pair(twice[2], twice[3])]
+    }
+}
+
+/// See [`Isa::load_f32_pairs`](super::Isa::load_f32_pairs).
+#[inline(always)]
+pub(super) unsafe fn load_f32_pairs(p: *const f32) -> [Pair<float32x4_t>; 2] {
+    // SAFETY: the caller's promise; any bits are an f32.
+    unsafe {
+        let [low, high] = load_i32_pairs(p.cast());
+        let f32s = |pair: Pair<int32x4_t>| {
+            Pair(vreinterpretq_f32_s32(pair.0), vreinterpretq_f32_s32(pair.1))
+        };
+        [f32s(low), f32s(high)]
+    }
+}
+
+/// See [`Isa::split_i16`](super::Isa::split_i16): two columns of a row are 32 bits.
+#[inline(always)]
+pub(super) fn split_i16(pair: [int16x8_t; 2]) -> [int16x8_t; 2] {
+    // SAFETY: register operations of the baseline instruction set.
+    unsafe {
+        let (left, right) = (
+            vreinterpretq_s32_s16(pair[0]),
+            vreinterpretq_s32_s16(pair[1]),
+        );
+        [
+            vreinterpretq_s16_s32(vuzp1q_s32(left, right)),
+            vreinterpretq_s16_s32(vuzp2q_s32(left, right)),
+        ]
+    }
+}
+
+/// See [`Isa::split_i32`](super::Isa::split_i32): two columns of a row are 64 bits.
+#[inline(always)]
+pub(super) fn split_i32(pair: [Pair<int32x4_t>; 2]) -> [Pair<int32x4_t>; 2] {
+    // SAFETY: register operations of the baseline instruction set.
+    unsafe {
+        let [b0, b1, b2, b3] = [
+            vreinterpretq_s64_s32(pair[0].0),
+            vreinterpretq_s64_s32(pair[0].1),
+            vreinterpretq_s64_s32(pair[1].0),
+            vreinterpretq_s64_s32(pair[1].1),
+        ];
+        [
+            Pair(
+                vreinterpretq_s32_s64(vzip1q_s64(b0, b1)),
+                vreinterpretq_s32_s64(vzip1q_s64(b2, b3)),
+            ),
+            Pair(
+                vreinterpretq_s32_s64(vzip2q_s64(b0, b1)),
+                vreinterpretq_s32_s64(vzip2q_s64(b2, b3)),
+            ),
         ]
     }
 }
@@ -257,30 +311,6 @@ fn join_rows(upper: int8x16_t, lower: int8x16_t) -> [int8x16_t; 2] {
         [
             vreinterpretq_s8_s64(vzip1q_s64(upper, lower)),
             vreinterpretq_s8_s64(vzip2q_s64(upper, lower)),
-        ]
-    }
-}
-
-/// The two rows of blocks.
-#[inline(always)]
-fn split_rows(blocks: Blocks) -> [Pair<int32x4_t>; 2] {
-    // SAFETY: register operations of the baseline instruction set.
-    unsafe {
-        let [b0, b1, b2, b3] = [
-            vreinterpretq_s64_s32(blocks[0]),
-            vreinterpretq_s64_s32(blocks[1]),
-            vreinterpretq_s64_s32(blocks[2]),
-            vreinterpretq_s64_s32(blocks[3]),
-        ];
-        [
-            Pair(
-                vreinterpretq_s32_s64(vzip1q_s64(b0, b1)),
-                vreinterpretq_s32_s64(vzip1q_s64(b2, b3)),
-            ),
-            Pair(
-                vreinterpretq_s32_s64(vzip2q_s64(b0, b1)),
-                vreinterpretq_s32_s64(vzip2q_s64(b2, b3)),
-            ),
         ]
     }
 }

@@ -30,6 +30,19 @@ pub(crate) trait Form: Copy {
         pitch: usize,
     );
 
+    /// As `store` for pairs of rows from [`Isa::tile_packed`], with scales from [`Isa::load_f32_pairs`].
+    ///
+    /// # Safety
+    /// As `store`, for 2·P rows.
+    unsafe fn store_pairs<I: Isa, const P: usize>(
+        self,
+        isa: I,
+        acc: [[I::I32; 2]; P],
+        scale: [I::F32; 2],
+        first: usize,
+        pitch: usize,
+    );
+
     /// Puts 8 values, scaled already, to `index`.
     ///
     /// # Safety
@@ -101,10 +114,12 @@ pub(crate) struct AddToS16(*mut i16);
 #[derive(Clone, Copy)]
 pub(crate) struct ToS32(*mut i32);
 
-/// A [`Form`] of `$form`: how it is moved, and what it does with row `$r` (scaled: `$scaled`) and its place `$y`; `$constants` come first.
+/// A [`Form`] of `$form`: how it is moved, how 8 scaled values `$scaled` become integers `$value` (after `$constants`), and how those go to their place
+/// `$place`, split by `$split` if they are of two rows.
 macro_rules! form {
     ($form:ty, $element:ty, |$self:ident| $y:expr, |$to:ident| $at:expr,
-     |$isa:ident, $scaled:ident, $place:ident| { $($constants:stmt;)* } $store:expr) => {
+     |$isa:ident, $scaled:ident| { $($constants:stmt;)* } $round:expr,
+     |$value:ident, $place:ident| $store:expr, $split:ident) => {
         impl Form for $form {
             type Element = $element;
 
@@ -130,6 +145,7 @@ macro_rules! form {
                 $($constants)*
                 unroll!(R, r, {
                     let $scaled = scaled($isa, acc[r], scale);
+                    let $value = $round;
                     // SAFETY: the caller's promise.
                     unsafe {
                         let $place = $self.y().add(first + r * pitch);
@@ -139,8 +155,34 @@ macro_rules! form {
             }
 
             #[inline(always)]
+            unsafe fn store_pairs<I: Isa, const P: usize>(
+                $self,
+                $isa: I,
+                acc: [[I::I32; 2]; P],
+                scale: [I::F32; 2],
+                first: usize,
+                pitch: usize,
+            ) {
+                $($constants)*
+                unroll!(P, pair, {
+                    let $scaled = scaled($isa, acc[pair][0], scale[0]);
+                    let upper = $round;
+                    let $scaled = scaled($isa, acc[pair][1], scale[1]);
+                    let [upper, lower] = $isa.$split([upper, $round]);
+                    // SAFETY: the caller's promise.
+                    unsafe {
+                        let ($value, $place) = (upper, $self.y().add(first + 2 * pair * pitch));
+                        $store;
+                        let ($value, $place) = (lower, $place.add(pitch));
+                        $store;
+                    }
+                });
+            }
+
+            #[inline(always)]
             unsafe fn put<I: Isa>($self, $isa: I, $scaled: I::F32, index: usize) {
                 $($constants)*
+                let $value = $round;
                 // SAFETY: the caller's promise.
                 unsafe {
                     let $place = $self.y().add(index);
@@ -151,23 +193,23 @@ macro_rules! form {
     };
 }
 
-form!(ToS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x, y| {
+form!(ToS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x| {
     let (zero_point, min) = (isa.splat_i16(self.zero_point), isa.splat_i16(self.min));
-} isa.store_sat8(y, quantise8(isa, x, zero_point, min)));
+} quantise8(isa, x, zero_point, min), |q, y| isa.store_sat8(y, q), split_i16);
 
-form!(ToWholeS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x, y| {
+form!(ToWholeS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x| {
     let zero_point = isa.splat_i16(self.zero_point);
-} isa.store_sat8(y, isa.add_sat_i16(isa.round_sat16(x), zero_point)));
+} isa.add_sat_i16(isa.round_sat16(x), zero_point), |q, y| isa.store_sat8(y, q), split_i16);
 
-form!(ToS16, i16, |self| self.0, |y| Self(y), |isa, x, y| {} isa.store_i16(y, isa.round_sat16(x)));
+form!(ToS16, i16, |self| self.0, |y| Self(y), |isa, x| {} isa.round_sat16(x), |q, y| isa.store_i16(y, q), split_i16);
 
-form!(AddToS16, i16, |self| self.0, |y| Self(y), |isa, x, y| {}
-    isa.store_i16(y, isa.add_sat_i16(isa.round_sat16(x), isa.load_i16(y))));
+form!(AddToS16, i16, |self| self.0, |y| Self(y), |isa, x| {} isa.round_sat16(x),
+    |q, y| isa.store_i16(y, isa.add_sat_i16(q, isa.load_i16(y))), split_i16);
 
 // Beyond ROUND_MAX `round` is not defined; only an s32 output can show it.
-form!(ToS32, i32, |self| self.0, |y| Self(y), |isa, x, y| {
+form!(ToS32, i32, |self| self.0, |y| Self(y), |isa, x| {
     let (low, high) = (isa.splat_f32(-ROUND_MAX), isa.splat_f32(ROUND_MAX));
-} isa.store_i32(y, isa.round_i32(isa.min_f32(isa.max_f32(x, low), high))));
+} isa.round_i32(isa.min_f32(isa.max_f32(x, low), high)), |q, y| isa.store_i32(y, q), split_i32);
 
 /// `out` and the params of its form, without lengths: the operation has checked them (`check_out`).
 #[derive(Clone, Copy)]

@@ -364,8 +364,24 @@ neon!(
     }
 
     #[inline(always)]
-    unsafe fn tile_packed(self, init: *const i32, packed: *const i8, k: usize, b: *const i8) -> [Self::I32; GROUP] {
+    unsafe fn tile_packed(self, init: *const i32, packed: *const i8, k: usize, b: *const i8) -> [[Self::I32; 2]; GROUP / 2] {
         // SAFETY: the caller's promise.
         unsafe { neon_i8mm::tile_packed(init, packed, k, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f32_pairs(self, p: *const f32) -> [Self::F32; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { neon_i8mm::load_f32_pairs(p) }
+    }
+
+    #[inline(always)]
+    fn split_i16(self, pair: [Self::I16; 2]) -> [Self::I16; 2] {
+        neon_i8mm::split_i16(pair)
+    }
+
+    #[inline(always)]
+    fn split_i32(self, pair: [Self::I32; 2]) -> [Self::I32; 2] {
+        neon_i8mm::split_i32(pair)
     }
 );
