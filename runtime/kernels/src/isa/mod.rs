@@ -356,6 +356,77 @@ pub(crate) trait Isa: Copy {
         // SAFETY: the caller's promise.
         [0, 2, 4, 6, 8, 10].map(|row| unsafe { self.tile(init, packed.add(row * k), k, k, b) })
     }
+    /// Rearranges packed panels of keys or values in place, for `tile_queries` and `tile_planes`.
+    ///
+    /// # Safety
+    /// `panels` is valid for reading and writing `len` elements, a multiple of 128.
+    #[inline(always)]
+    unsafe fn join(self, _panels: *mut i8, _len: usize) {}
+    /// R rows and their stride as `tile_queries` wants them, where they are or in `to`.
+    ///
+    /// # Safety
+    /// As `tile` for the rows; `to` is valid for writing `K` elements for each of 2 rows or more.
+    #[inline(always)]
+    unsafe fn pack_queries<const R: usize>(
+        self,
+        a: *const i8,
+        stride: usize,
+        _k: usize,
+        _to: *mut i8,
+    ) -> (*const i8, usize) {
+        (a, stride)
+    }
+    /// As `tile_shifted` for rows from `pack_queries` and a panel that was joined.
+    ///
+    /// # Safety
+    /// As `tile`.
+    #[inline(always)]
+    unsafe fn tile_queries<const R: usize>(
+        self,
+        init: *const i32,
+        shifts: &[i32; R],
+        a: *const i8,
+        stride: usize,
+        k: usize,
+        b: *const i8,
+    ) -> [Self::I32; R] {
+        // SAFETY: the caller's promise.
+        unsafe { self.tile_shifted(init, shifts, a, stride, k, b) }
+    }
+    /// Splits 8 values from `j` on of a row of planes as `store_halves`. A row takes 2·`pitch` elements.
+    ///
+    /// # Safety
+    /// `planes` is a row of planes, and `j` a multiple of 8 below `pitch`.
+    #[inline(always)]
+    unsafe fn store_planes(self, planes: *mut i8, pitch: usize, j: usize, v: Self::I16) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store_halves(planes.add(j), planes.add(pitch + j), v) }
+    }
+    /// As `store_planes` for 16 values.
+    ///
+    /// # Safety
+    /// As `store_planes`, and `j` + 8 is below `pitch`, too.
+    #[inline(always)]
+    unsafe fn store_planes_pair(self, planes: *mut i8, pitch: usize, j: usize, v: [Self::I16; 2]) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store_halves_pair(planes.add(j), planes.add(pitch + j), v) }
+    }
+    /// As `tile_ragged` for R / 2 rows of planes and a panel that was joined: upper half, lower half, upper half of the next row and so on.
+    ///
+    /// # Safety
+    /// As `tile` for `k` rounded up to 16; planes and panel have anything and 0 past `k`.
+    #[inline(always)]
+    unsafe fn tile_planes<const R: usize>(
+        self,
+        init: *const i32,
+        planes: *const i8,
+        pitch: usize,
+        k: usize,
+        b: *const i8,
+    ) -> [Self::I32; R] {
+        // SAFETY: the caller's promise.
+        unsafe { self.tile_ragged(init, planes, pitch, k, b) }
+    }
     /// The values of 8 columns, as they lie in a pair of rows.
     ///
     /// # Safety

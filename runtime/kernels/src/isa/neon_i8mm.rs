@@ -53,12 +53,7 @@ pub(super) unsafe fn tile<const R: usize>(
             });
             i += 16;
         }
-        let mut rows = [Pair(vdupq_n_s32(0), vdupq_n_s32(0)); R];
-        unroll!(R, r, {
-            let [b0, b1, b2, b3] = blocks[r - r % 2];
-            rows[r] = split_i32([Pair(b0, b1), Pair(b2, b3)])[r % 2];
-        });
-        rows
+        rows_of(blocks)
     }
 }
 
@@ -209,6 +204,113 @@ pub(super) unsafe fn tile_packed(
         [Pair(s16, s17), Pair(s18, s19)],
         [Pair(s20, s21), Pair(s22, s23)],
     ]
+}
+
+/// See [`Isa::join`](super::Isa::join): `[K/8][4 pairs][2 columns][8]`.
+#[inline(always)]
+pub(super) unsafe fn join(panels: *mut i8, len: usize) {
+    // SAFETY: i stays below `len`, a multiple of 64; the caller promises as many elements.
+    unsafe {
+        let mut i = 0;
+        while i < len {
+            let at = panels.add(i);
+            let joined = columns(at);
+            for pair in 0..4 {
+                vst1q_s8(at.add(16 * pair), joined[pair]);
+            }
+            i += 64;
+        }
+    }
+}
+
+/// See [`Isa::pack_queries`](super::Isa::pack_queries): `[K/8][pairs][2 rows][8]`; one row is its own partner.
+#[inline(always)]
+pub(super) unsafe fn pack_queries<const R: usize>(
+    a: *const i8,
+    stride: usize,
+    k: usize,
+    to: *mut i8,
+) -> (*const i8, usize) {
+    let step = R.next_multiple_of(2) * 8;
+    // SAFETY: i stays below k, a multiple of 16; the caller promises k elements of every row, and room for as many.
+    unsafe {
+        let mut i = 0;
+        while i < k {
+            let to = to.add(i / 8 * step);
+            unroll!(R, r, {
+                if r.is_multiple_of(2) {
+                    let row = a.add(r * stride + i);
+                    let partner = if R == 1 { row } else { row.add(stride) };
+                    let x = join_rows(vld1q_s8(row), vld1q_s8(partner));
+                    vst1q_s8(to.add(8 * r), x[0]);
+                    vst1q_s8(to.add(8 * r + step), x[1]);
+                }
+            });
+            i += 16;
+        }
+        (to, step)
+    }
+}
+
+/// The upper 7 bits of 8 values, and then the lower: a pair of rows for [`tile_joined`].
+///
+/// # Safety
+/// `to` is valid for writing 16 elements.
+#[inline(always)]
+pub(super) unsafe fn store_planes(to: *mut i8, v: int16x8_t) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let low = vandq_s16(v, vdupq_n_s16(127));
+        vst1q_s8(to, vmovn_high_s16(vshrn_n_s16::<7>(v), low));
+    }
+}
+
+/// As [`tile`] for rows and weights that are joined: a pair of rows is `strides[0]` from the next, 8 steps of K `strides[1]`. `k` may be any number.
+///
+/// # Safety
+/// As [`tile`] for `k` rounded up to 8.
+#[inline(always)]
+pub(super) unsafe fn tile_joined<const R: usize>(
+    init: *const i32,
+    a: *const i8,
+    strides: [usize; 2],
+    k: usize,
+    b: *const i8,
+) -> [Pair<int32x4_t>; R] {
+    // SAFETY: i stays below k rounded up to 8; the caller promises as many elements of every row, 8 weights for each, and 8 initial values.
+    unsafe {
+        let init = load_i32_pairs(init);
+        let mut blocks = [[init[0].0, init[0].1, init[1].0, init[1].1]; R];
+        let (mut a, mut i) = (a, 0);
+        while i < k {
+            let w = b.add(8 * i);
+            let w = [
+                vld1q_s8(w),
+                vld1q_s8(w.add(16)),
+                vld1q_s8(w.add(32)),
+                vld1q_s8(w.add(48)),
+            ];
+            unroll!(R, r, {
+                if r.is_multiple_of(2) {
+                    blocks[r] = smmla_blocks(blocks[r], vld1q_s8(a.add(r / 2 * strides[0])), w);
+                }
+            });
+            a = a.wrapping_add(strides[1]);
+            i += 8;
+        }
+        rows_of(blocks)
+    }
+}
+
+/// The rows of blocks, of which every other is used.
+#[inline(always)]
+fn rows_of<const R: usize>(blocks: [Blocks; R]) -> [Pair<int32x4_t>; R] {
+    let mut rows = [Pair(blocks[0][0], blocks[0][1]); R];
+    unroll!(R, r, {
+        let [b0, b1, b2, b3] = blocks[r - r % 2];
+        rows[r] = split_i32([Pair(b0, b1), Pair(b2, b3)])[r % 2];
+    });
+    rows
 }
 
 /// 8 values, each pair of columns for both rows of a block.

@@ -168,7 +168,7 @@ impl<const P: usize> Panel<P> {
         // SAFETY: the caller's promise.
         unsafe {
             let (init, planes) = (ZEROS.as_ptr(), self.planes);
-            let acc = isa.tile_ragged::<P>(init, planes, self.pitch, self.keys, values);
+            let acc = isa.tile_planes::<P>(init, planes, self.pitch, self.keys, values);
             unroll!(P, r, {
                 if r < P / 2 {
                     // P is 2 at least: the remainders are only for the compiler.

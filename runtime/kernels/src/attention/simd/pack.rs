@@ -4,7 +4,7 @@ use super::super::operand::Operand;
 use super::Group;
 use super::workspace::Workspace;
 use crate::gemm::simd::Rows;
-use crate::gemm::{K_ALIGN, K_STEP, NR, padded_k};
+use crate::gemm::{K_ALIGN, K_STEP, NR, padded_k, padded_n};
 use crate::isa::{Isa, Routine};
 
 /// One head of some of an operand's elements.
@@ -171,6 +171,8 @@ impl Routine for PackKeys<'_> {
             }
             j += K_STEP;
         }
+        // SAFETY: these are the panels, each of 8 times `dim`, a multiple of 16.
+        unsafe { isa.join(self.packed.as_mut_ptr(), padded_n(self.source.count) * dim) };
     }
 }
 
@@ -232,6 +234,9 @@ impl Routine for PackValues<'_> {
             }
             j += K_STEP;
         }
+        let panels = self.head_dim.div_ceil(NR);
+        // SAFETY: these are the panels, each of 8 times the padded number of keys.
+        unsafe { isa.join(self.packed.as_mut_ptr(), panels * panel) };
     }
 }
 

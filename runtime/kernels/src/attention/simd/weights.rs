@@ -36,6 +36,11 @@ impl<const R: usize> Routine for Logits<'_, '_, '_, '_, R> {
         let mut init = &ZEROS;
         // SAFETY: `queries` are R rows of `dim` bytes.
         let shifts = unsafe { isa.shifts::<R>(queries.first, queries.stride, dim) };
+        // SAFETY: there is room for 8 rows of `dim`.
+        let (first, stride) = unsafe {
+            let packed = self.work.packed_queries.as_mut_ptr();
+            isa.pack_queries::<R>(queries.first, queries.stride, dim, packed)
+        };
         let mut key = 0;
         while key < shape.keys {
             if key + NR > shape.keys {
@@ -43,8 +48,7 @@ impl<const R: usize> Routine for Logits<'_, '_, '_, '_, R> {
             }
             // SAFETY: `queries` are R rows; keys are packed in panels of 8, and there are logits for 8 rows of `pitch`, a multiple of 8.
             unsafe {
-                let (first, stride) = (queries.first, queries.stride);
-                let acc = isa.tile_shifted::<R>(init.as_ptr(), &shifts, first, stride, dim, packed);
+                let acc = isa.tile_queries::<R>(init.as_ptr(), &shifts, first, stride, dim, packed);
                 unroll!(R, r, {
                     isa.store_i32(logits.add(r * pitch), acc[r]);
                 });
@@ -209,7 +213,7 @@ impl<V: Copy> Row<V> {
     }
 }
 
-/// Splits the exponentials of the logits into two planes, `padded_k(keys)` apart; returns their sum. If FORM is not plain, logits are scaled and rounded.
+/// Splits the exponentials of the logits into a row of planes; returns their sum. If FORM is not plain, logits are scaled and rounded.
 ///
 /// # Safety
 /// `logits` and planes are valid for `keys` rounded up to 8.
@@ -220,11 +224,11 @@ unsafe fn exponentials<I: Isa, const FORM: u8>(
     logits: *const i32,
     keys: usize,
     max: I::I32,
-    high: *mut i8,
+    planes: *mut i8,
 ) -> i32 {
     // SAFETY: the caller's promise; the last vector begins below `keys`.
     unsafe {
-        let low = high.add(padded_k(keys));
+        let pitch = padded_k(keys);
         let scale = isa.splat_f32(head.logit_scale);
         // Differences from the maximum are 0 or less, so what is added to them for `exp2_neg` can be subtracted from the maximum.
         let max = match FORM {
@@ -238,13 +242,13 @@ unsafe fn exponentials<I: Isa, const FORM: u8>(
                 exponential::<I, FORM>(isa, logits.add(j + NR), max, scale),
             ];
             sum = isa.accumulate(isa.accumulate(sum, e[0]), e[1]);
-            isa.store_halves_pair(high.add(j), low.add(j), e);
+            isa.store_planes_pair(planes, pitch, j, e);
             j += 2 * NR;
         }
         if keys & NR != 0 {
             let e = exponential::<I, FORM>(isa, logits.add(j), max, scale);
             sum = isa.accumulate(sum, e);
-            isa.store_halves(high.add(j), low.add(j), e);
+            isa.store_planes(planes, pitch, j, e);
             j += NR;
         }
         if j < keys {
@@ -253,7 +257,7 @@ unsafe fn exponentials<I: Isa, const FORM: u8>(
                 e = isa.and_i16(e, isa.load_i16(head.mask.as_ptr()));
             }
             sum = isa.accumulate(sum, e);
-            isa.store_halves(high.add(j), low.add(j), e);
+            isa.store_planes(planes, pitch, j, e);
         }
         isa.reduce_add(sum)
     }

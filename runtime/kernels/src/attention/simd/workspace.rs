@@ -12,6 +12,8 @@ pub(super) struct Workspace<'s> {
     pub(super) values: &'s mut [i8],
     /// Query rows of a tile padded to the packed K, if they cannot be read in place.
     pub(super) queries: &'s mut [i8],
+    /// The same for instruction sets that pack them.
+    pub(super) packed_queries: &'s mut [i8],
     /// `[ROWS][padded keys]`.
     pub(super) logits: &'s mut [i32],
     /// The exponentials' upper 7 bits and lower 7 bits, `[rows][2][padded keys]`; rows of a tile, or with slots of a group.
@@ -82,6 +84,7 @@ impl Attention<'_> {
             space::<i8>(sizes.keys),
             space::<i8>(sizes.values),
             space::<i8>(sizes.queries),
+            space::<i8>(sizes.queries),
             space::<i32>(sizes.logits),
             space::<i8>(sizes.planes),
             space::<f32>(sizes.rows),
@@ -117,6 +120,7 @@ impl<'s> Workspace<'s> {
         let (keys, rest) = carve(scratch, sizes.keys)?;
         let (values, rest) = carve(rest, sizes.values)?;
         let (queries, rest) = carve(rest, sizes.queries)?;
+        let (packed_queries, rest) = carve(rest, sizes.queries)?;
         let (logits, rest) = carve(rest, sizes.logits)?;
         let (planes, rest) = carve(rest, sizes.planes)?;
         let (factors, rest) = carve(rest, sizes.rows)?;
@@ -129,6 +133,7 @@ impl<'s> Workspace<'s> {
             keys,
             values,
             queries,
+            packed_queries,
             logits,
             planes,
             factors,

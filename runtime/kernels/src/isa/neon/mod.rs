@@ -370,6 +370,66 @@ neon!(
     }
 
     #[inline(always)]
+    unsafe fn join(self, panels: *mut i8, len: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { neon_i8mm::join(panels, len) }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_queries<const R: usize>(
+        self,
+        a: *const i8,
+        stride: usize,
+        k: usize,
+        to: *mut i8,
+    ) -> (*const i8, usize) {
+        // SAFETY: the caller's promise.
+        unsafe { neon_i8mm::pack_queries::<R>(a, stride, k, to) }
+    }
+
+    #[inline(always)]
+    unsafe fn tile_queries<const R: usize>(
+        self,
+        init: *const i32,
+        _shifts: &[i32; R],
+        a: *const i8,
+        stride: usize,
+        k: usize,
+        b: *const i8,
+    ) -> [Self::I32; R] {
+        // SAFETY: the caller's promise.
+        unsafe { neon_i8mm::tile_joined(init, a, [16, stride], k, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_planes(self, planes: *mut i8, _pitch: usize, j: usize, v: int16x8_t) {
+        // SAFETY: the caller's promise.
+        unsafe { neon_i8mm::store_planes(planes.add(2 * j), v) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_planes_pair(self, planes: *mut i8, pitch: usize, j: usize, v: [int16x8_t; 2]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.store_planes(planes, pitch, j, v[0]);
+            self.store_planes(planes, pitch, j + 8, v[1]);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile_planes<const R: usize>(
+        self,
+        init: *const i32,
+        planes: *const i8,
+        pitch: usize,
+        k: usize,
+        b: *const i8,
+    ) -> [Self::I32; R] {
+        // SAFETY: the caller's promise.
+        unsafe { neon_i8mm::tile_joined(init, planes, [2 * pitch, 16], k, b) }
+    }
+
+    #[inline(always)]
     unsafe fn load_f32_pairs(self, p: *const f32) -> [Self::F32; 2] {
         // SAFETY: the caller's promise.
         unsafe { neon_i8mm::load_f32_pairs(p) }
