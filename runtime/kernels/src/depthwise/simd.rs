@@ -158,10 +158,7 @@ impl Depthwise<'_> {
                 let last = tap * channels + c;
                 acc = isa.tap(acc, x.add(last), isa.load_taps(w.add(last)));
             }
-            with_form!(target, form => {
-                form.store(isa, [acc[0]], scale[0], index, 0);
-                form.store(isa, [acc[1]], scale[1], index + NR, 0);
-            });
+            with_form!(target, form => isa.store_pair(form, acc, scale, index));
         }
     }
 
@@ -305,8 +302,7 @@ impl<I: Isa, F: Form> Pixel<I, F> {
             let bias = [isa.load_i32(self.bias), isa.load_i32(self.bias.add(NR))];
             let acc = isa.window(bias, columns, &self.weights);
             let scale = [isa.load_f32(self.scale), isa.load_f32(self.scale.add(NR))];
-            self.form.store(isa, [acc[0]], scale[0], index, 0);
-            self.form.store(isa, [acc[1]], scale[1], index + NR, 0);
+            isa.store_pair(self.form, acc, scale, index);
         }
     }
 }

@@ -164,18 +164,21 @@ impl<const R: usize> Groups<'_, '_, R> {
         let columns = self.gemm.n;
         let panels = Panels::new(self.gemm);
         for group in 0..self.groups {
-            // SAFETY: there are that many rows, as promised.
-            let (x, shifts) = unsafe {
-                let x = self.rows(isa, group);
-                (x, panels.shifts(isa, x))
-            };
             let first = self.first + group * R * columns;
-            let mut n = 0;
+            // SAFETY: there are that many rows, as promised.
+            let x = unsafe { self.rows(isa, group) };
             if R == GROUP {
                 // SAFETY: as promised, and `rows` has packed the group.
                 unsafe { self.packed_panels(isa, form, panels, first) };
                 continue;
             }
+            // SAFETY: as promised: `x` are R rows, and R rows of the output begin at `first`.
+            let mut n = unsafe { isa.wide_columns::<F, R>(panels, x, columns, form, first) };
+            if n == columns {
+                continue;
+            }
+            // SAFETY: as above.
+            let shifts = unsafe { panels.shifts(isa, x) };
             if I::WIDE && R == 4 {
                 while n + 2 * NR <= columns {
                     // SAFETY: as promised; `n` is the first column of two whole panels.
@@ -223,11 +226,12 @@ impl<const R: usize> Groups<'_, '_, R> {
 
 /// The arrays of a [`Gemm`] without their lengths: values, which the compiler need not read again after every store.
 #[derive(Clone, Copy)]
-struct Panels {
-    k: usize,
-    weights: *const i8,
-    bias: *const i32,
-    scale: *const f32,
+pub(crate) struct Panels {
+    /// Padded.
+    pub(crate) k: usize,
+    pub(crate) weights: *const i8,
+    pub(crate) bias: *const i32,
+    pub(crate) scale: *const f32,
 }
 
 impl Panels {

@@ -27,7 +27,9 @@ mod vnni;
 
 use core::ops::Range;
 
-use crate::gemm::GROUP;
+use crate::gemm::simd::{Panels, Rows};
+use crate::gemm::{GROUP, NR};
+use crate::requantise::simd::Form;
 use crate::{Kernel, Out, SizeError};
 
 /// An instruction set. Vectors have 8 lanes, whatever the registers; float operations round to nearest even, one at a time.
@@ -232,6 +234,25 @@ pub(crate) trait Isa: Copy {
         window: &Self::Window,
     ) -> [Self::I32; 2];
 
+    /// Requantises 16 accumulators to the 16 elements from `index` on.
+    ///
+    /// # Safety
+    /// Those elements lie in the output of `form`.
+    #[inline(always)]
+    unsafe fn store_pair<F: Form>(
+        self,
+        form: F,
+        acc: [Self::I32; 2],
+        scale: [Self::F32; 2],
+        index: usize,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            form.store(self, [acc[0]], scale[0], index, 0);
+            form.store(self, [acc[1]], scale[1], index + NR, 0);
+        }
+    }
+
     /// Packs 16 of K for 4 columns of a panel of 8, one column in each row: 4 of K for the 4 columns take 16 bytes in every 32 of `to`.
     ///
     /// # Safety
@@ -243,6 +264,22 @@ pub(crate) trait Isa: Copy {
     /// Rows are valid for reading 16 elements; both of `to` for writing 32.
     unsafe fn pack_values(self, rows: [*const i8; 4], to: [*mut i8; 2]);
 
+    /// Requantises the leading columns of R ≤ [`Isa::ROWS`] rows, as many as there is a tile of several panels for; returns how many that is. Row r of
+    /// the output begins at `first + r·columns`.
+    ///
+    /// # Safety
+    /// The rows are readable to the padded K, and R rows of `columns` elements lie in the output of `form`.
+    #[inline(always)]
+    unsafe fn wide_columns<F: Form, const R: usize>(
+        self,
+        _panels: Panels,
+        _x: Rows,
+        _columns: usize,
+        _form: F,
+        _first: usize,
+    ) -> usize {
+        0
+    }
     /// What [`Isa::tile_shifted`] has to know of R ≤ [`Isa::ROWS`] rows besides their bytes: the same for all panels.
     ///
     /// # Safety

@@ -1,5 +1,6 @@
 //! From i32 accumulators to what the next operation reads; see "Requantise" in `docs/numerics.md`.
 
+mod lanes;
 pub(crate) mod scalar;
 pub(crate) mod simd;
 

@@ -1,9 +1,10 @@
-//! The epilogue for 8 channels at a time, straight from the tile's registers.
+//! The epilogue for 8 channels at a time, or as many as the instruction set likes, straight from the tile's registers.
 //!
 //! The table is not applied here: its 16 registers do not fit beside a tile. The caller looks whole rows up afterwards ([`Target::look_up`]).
 
 use core::ops::Range;
 
+pub(crate) use super::lanes::Lanes;
 use super::scalar::ROUND_MAX;
 use super::{Out, Output};
 use crate::gemm::{GROUP, NR};
@@ -17,15 +18,15 @@ pub(crate) trait Form: Copy {
     /// The same form, to elements elsewhere.
     fn at(self, y: *mut Self::Element) -> Self;
 
-    /// Requantises R rows of 8 accumulators (bias included): row r goes to `first + r·pitch`.
+    /// Requantises R rows of accumulators (bias included), one in each lane: row r goes to `first + r·pitch`.
     ///
     /// # Safety
     /// Those elements lie in `out`.
-    unsafe fn store<I: Isa, const R: usize>(
+    unsafe fn store<L: Lanes, const R: usize>(
         self,
-        isa: I,
-        acc: [I::I32; R],
-        scale: I::F32,
+        lanes: L,
+        acc: [L::I32; R],
+        scale: L::F32,
         first: usize,
         pitch: usize,
     );
@@ -83,8 +84,8 @@ pub(crate) trait Form: Copy {
 
 /// `scale` times the accumulators of a row.
 #[inline(always)]
-fn scaled<I: Isa>(isa: I, acc: I::I32, scale: I::F32) -> I::F32 {
-    isa.mul_f32(isa.to_f32(acc), scale)
+fn scaled<L: Lanes>(lanes: L, acc: L::I32, scale: L::F32) -> L::F32 {
+    lanes.mul_f32(lanes.to_f32(acc), scale)
 }
 
 /// [`Output::S8`].
@@ -134,11 +135,11 @@ macro_rules! form {
             }
 
             #[inline(always)]
-            unsafe fn store<I: Isa, const R: usize>(
+            unsafe fn store<L: Lanes, const R: usize>(
                 $self,
-                $isa: I,
-                acc: [I::I32; R],
-                scale: I::F32,
+                $isa: L,
+                acc: [L::I32; R],
+                scale: L::F32,
                 first: usize,
                 pitch: usize,
             ) {
@@ -318,6 +319,6 @@ impl Routine for LookUp<'_> {
 
 /// `max(sat16(sat16(round(x)) + zero_point), min)`: `store_sat8` of it is the contract's q, since min ≥ −128.
 #[inline(always)]
-pub(crate) fn quantise8<I: Isa>(isa: I, x: I::F32, zero_point: I::I16, min: I::I16) -> I::I16 {
-    isa.max_i16(isa.add_sat_i16(isa.round_sat16(x), zero_point), min)
+pub(crate) fn quantise8<L: Lanes>(lanes: L, x: L::F32, zero_point: L::I16, min: L::I16) -> L::I16 {
+    lanes.max_i16(lanes.add_sat_i16(lanes.round_sat16(x), zero_point), min)
 }

@@ -17,6 +17,8 @@ use self::sums::sum_and_squares;
 pub(super) use self::table::look_up;
 pub(super) use self::tile::{tile, tile_ragged, tile_steps};
 use super::{Isa, Routine, avx_vnni, avx2, avx512_vnni, vnni};
+use crate::gemm::simd::{Panels, Rows};
+use crate::requantise::simd::Form;
 use crate::{Avx2, Avx512Vnni, AvxVnni};
 
 /// Methods that compute in registers.
@@ -32,9 +34,9 @@ macro_rules! avx2_ops {
     };
 }
 
-/// All but what is in `$own`, and in `$shifted` for those that multiply unsigned bytes.
+/// All but what is in `$own`, in `$shifted` for those that multiply unsigned bytes, and after the semicolon for one that replaces more.
 macro_rules! avx2 {
-    ($token:ty, $features:literal, $rows:expr, $own:ident $(, $shifted:ident)?) => {
+    ($token:ty, $features:literal, $rows:expr, $own:ident $(, $shifted:ident)? $(; $($method:item)*)?) => {
         impl Isa for $token {
             type I8 = __m128i;
             type I16 = __m128i;
@@ -322,6 +324,8 @@ macro_rules! avx2 {
                 // SAFETY: the caller's promise.
                 unsafe { $own::tile_steps(self, acc, a, stride, steps, b) }
             }
+
+            $($($method)*)?
         }
     };
 }
@@ -333,7 +337,30 @@ avx2!(
     "avx2,avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi",
     8,
     avx512_vnni,
-    vnni
+    vnni;
+    #[inline(always)]
+    unsafe fn wide_columns<F: Form, const R: usize>(
+        self,
+        panels: Panels,
+        x: Rows,
+        columns: usize,
+        form: F,
+        first: usize,
+    ) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { avx512_vnni::wide_columns::<F, R>(self, panels, x, columns, form, first) }
+    }
+    #[inline(always)]
+    unsafe fn store_pair<F: Form>(
+        self,
+        form: F,
+        acc: [__m256i; 2],
+        scale: [__m256; 2],
+        index: usize,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512_vnni::store_pair(self, form, acc, scale, index) }
+    }
 );
 
 /// There is no 16-bit shift by lane: PMULHRSW by 2^(15−n) rounds alike. 2¹⁵ does not fit, so n = 0 is picked apart.
