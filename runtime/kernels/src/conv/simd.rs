@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::Conv;
 use crate::gemm::padded_k;
-use crate::gemm::simd::{Rows, packed_group_len};
+use crate::gemm::simd::{Packing, Rows};
 use crate::isa::{Isa, Vectorised};
 use crate::requantise::simd::Target;
 use crate::scratch::carve;
@@ -23,7 +23,7 @@ impl Vectorised for Conv<'_> {
         let (k, stride) = (self.gemm.k, padded_k(self.gemm.k));
         let width = self.shape.out_w as usize;
         let (patches, rest) = carve::<i8>(scratch, I::GROUP * stride)?;
-        let (packed, _) = carve::<i8>(rest, packed_group_len::<I>(k))?;
+        let packing = Packing::new::<I>(k, rest)?;
         patches.fill(0);
         let target = Target::new(&self.gemm.requantise.output, out);
         let in_place = self.shape.is_pointwise() && k == stride;
@@ -50,7 +50,7 @@ impl Vectorised for Conv<'_> {
                     count,
                     target,
                     (pixel - rows.start * width) * self.gemm.n,
-                    packed,
+                    packing,
                 );
             }
             pixel += count;

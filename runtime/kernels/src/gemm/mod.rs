@@ -54,6 +54,9 @@ pub(crate) fn rows_scratch_len(k: usize) -> usize {
     2 * space::<i8>(GROUP * padded_k(k))
 }
 
+/// Largest weights that are joined before they are used: half of a small L1.
+const JOINED_MAX: usize = 1 << 15;
+
 /// Packs row-major `[n][k]` weights into the blocked layout.
 ///
 /// # Errors
@@ -132,6 +135,15 @@ impl<'a> Gemm<'a> {
     pub(crate) fn check_reach(&self, input: u64) -> Result<(), ParamError> {
         let products = (self.k as u64).saturating_mul(127).saturating_mul(input);
         self.requantise.check_reach(products)
+    }
+
+    /// Elements of the weights if an operation may keep a joined copy of them in scratch, else 0.
+    pub(crate) fn joined_len(&self) -> usize {
+        if self.weights.len() <= JOINED_MAX {
+            self.weights.len()
+        } else {
+            0
+        }
     }
 
     /// Inputs per row.

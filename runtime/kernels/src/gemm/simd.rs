@@ -4,8 +4,10 @@
 //! rows. Where the instruction set asks for it, groups are of 12 rows, packed before the weights stream past.
 
 use super::{GROUP, Gemm, NR, padded_k};
+use crate::SizeError;
 use crate::isa::{Isa, Routine, unroll};
 use crate::requantise::simd::{Form, Target, with_form};
+use crate::scratch::carve;
 
 /// Rows of s8, `stride` apart, each readable to the padded K.
 #[derive(Clone, Copy)]
@@ -14,16 +16,69 @@ pub(crate) struct Rows {
     pub(crate) stride: usize,
 }
 
-/// Elements of a packed group of rows of k; none if the instruction set does not pack.
-pub(crate) fn packed_group_len<I: Isa>(k: usize) -> usize {
-    if I::PACKED { GROUP * padded_k(k) } else { 0 }
+/// What instruction sets that pack need besides rows and weights.
+#[derive(Clone, Copy)]
+pub(crate) struct Packing<'s> {
+    /// Room for a group of rows.
+    group: *mut i8,
+    /// The weights after [`Isa::join`].
+    joined: Option<&'s [i8]>,
+}
+
+impl<'s> Packing<'s> {
+    /// Takes room for rows of k, if the instruction set packs them, from `scratch` ([`rows_scratch_len`](super::rows_scratch_len)).
+    pub(crate) fn new<I: Isa>(k: usize, scratch: &'s mut [i8]) -> Result<Self, SizeError> {
+        let len = if I::PACKED { GROUP * padded_k(k) } else { 0 };
+        let (group, _) = carve::<i8>(scratch, len)?;
+        Ok(Self {
+            group: group.as_mut_ptr(),
+            joined: None,
+        })
+    }
+
+    /// As `new`, and joins the weights for `rows` rows if that is worth it and they are small enough.
+    #[inline(always)]
+    pub(crate) fn joining<I: Isa>(
+        isa: I,
+        gemm: &Gemm<'_>,
+        rows: usize,
+        scratch: &'s mut [i8],
+    ) -> Result<Self, SizeError> {
+        let len = gemm.joined_len();
+        if !I::PACKED || len == 0 || rows < JOINED_ROWS {
+            return Self::new::<I>(gemm.k, scratch);
+        }
+        let (joined, rest) = carve::<i8>(scratch, len)?;
+        joined.copy_from_slice(gemm.weights);
+        isa.call(Join(joined));
+        Ok(Self {
+            joined: Some(joined),
+            ..Self::new::<I>(gemm.k, rest)?
+        })
+    }
+}
+
+/// Rows that are worth joining the weights for: three groups save 12 ZIP for every 4 that joining takes, besides loads and stores.
+const JOINED_ROWS: usize = 3 * GROUP;
+
+/// Joins the panels of a weight matrix.
+struct Join<'s>(&'s mut [i8]);
+
+impl Routine for Join<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn simd<I: Isa>(self, isa: I) {
+        // SAFETY: K is padded to 16 and N to 8, so that the length is a multiple of 128.
+        unsafe { isa.join(self.0.as_mut_ptr(), self.0.len()) };
+    }
 }
 
 impl Gemm<'_> {
-    /// Computes `count` rows into `target[first..]`, the table included. `packed` is room for a group.
+    /// Computes `count` rows into `target[first..]`, the table included.
     ///
     /// # Safety
-    /// The rows are valid for reading to the padded K, `first..first + count·n` lies in the target, and `packed` has [`packed_group_len`] elements.
+    /// The rows are valid for reading to the padded K, `first..first + count·n` lies in the target, and `packing` is for this product.
     #[inline(always)]
     pub(crate) unsafe fn rows_simd<I: Isa>(
         &self,
@@ -32,23 +87,22 @@ impl Gemm<'_> {
         count: usize,
         target: Target,
         first: usize,
-        packed: &mut [i8],
+        packing: Packing<'_>,
     ) {
         // SAFETY: `done` never exceeds `count`.
         unsafe {
             let mut done = 0;
-            let packed = packed.as_mut_ptr();
             if I::PACKED {
-                done = self.groups::<I, GROUP>(isa, x, count, target, first, packed);
+                done = self.groups::<I, GROUP>(isa, x, count, target, first, packing);
             } else if I::WIDE && self.n.is_multiple_of(2 * NR) {
                 // The groups of 4 below.
             } else if I::ROWS == 8 {
-                done = self.groups::<I, 8>(isa, x, count, target, first, packed);
+                done = self.groups::<I, 8>(isa, x, count, target, first, packing);
             }
             let at = |done: usize| first + done * self.n;
-            done += self.groups::<I, 4>(isa, x.from(done), count - done, target, at(done), packed);
-            done += self.groups::<I, 2>(isa, x.from(done), count - done, target, at(done), packed);
-            self.groups::<I, 1>(isa, x.from(done), count - done, target, at(done), packed);
+            done += self.groups::<I, 4>(isa, x.from(done), count - done, target, at(done), packing);
+            done += self.groups::<I, 2>(isa, x.from(done), count - done, target, at(done), packing);
+            self.groups::<I, 1>(isa, x.from(done), count - done, target, at(done), packing);
             target.look_up(isa, &self.requantise.output, first, count * self.n);
         }
     }
@@ -65,7 +119,7 @@ impl Gemm<'_> {
         count: usize,
         target: Target,
         first: usize,
-        packed: *mut i8,
+        packing: Packing<'_>,
     ) -> usize {
         let groups = count / R;
         if groups > 0 {
@@ -75,9 +129,13 @@ impl Gemm<'_> {
                 groups,
                 target,
                 first,
-                packed,
+                packing,
             };
-            isa.call(WholePanels(work));
+            if R == GROUP && packing.joined.is_some() {
+                isa.call(WholePanels::<R, true>(work));
+            } else {
+                isa.call(WholePanels::<R, false>(work));
+            }
             if !self.n.is_multiple_of(NR) {
                 isa.call(LastPanel(work));
             }
@@ -94,23 +152,23 @@ struct Groups<'g, 'a, const R: usize> {
     groups: usize,
     target: Target,
     first: usize,
-    packed: *mut i8,
+    packing: Packing<'g>,
 }
 
-/// The panels of 8 columns.
-struct WholePanels<'g, 'a, const R: usize>(Groups<'g, 'a, R>);
+/// The panels of 8 columns, their weights joined or not.
+struct WholePanels<'g, 'a, const R: usize, const JOINED: bool>(Groups<'g, 'a, R>);
 
 /// The panel whose last columns are padding; a function of its own, which does not take registers from the others.
 struct LastPanel<'g, 'a, const R: usize>(Groups<'g, 'a, R>);
 
-impl<const R: usize> Routine for WholePanels<'_, '_, R> {
+impl<const R: usize, const JOINED: bool> Routine for WholePanels<'_, '_, R, JOINED> {
     type Output = ();
 
     /// The form of the output is settled outside the loops.
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {
         // SAFETY: as promised.
-        unsafe { with_form!(self.0.target, form => self.0.panels(isa, form)) };
+        unsafe { with_form!(self.0.target, form => self.0.panels::<I, _, JOINED>(isa, form)) };
     }
 }
 
@@ -149,10 +207,10 @@ impl<const R: usize> Groups<'_, '_, R> {
             return x;
         }
         let stride = padded_k(self.gemm.k);
-        // SAFETY: the rows are readable to the padded K, and `packed` has room for GROUP of them.
-        unsafe { isa.pack_group(x.first, x.stride, stride, self.packed) };
+        // SAFETY: the rows are readable to the padded K, and `group` has room for GROUP of them.
+        unsafe { isa.pack_group(x.first, x.stride, stride, self.packing.group) };
         Rows {
-            first: self.packed,
+            first: self.packing.group,
             stride,
         }
     }
@@ -160,7 +218,7 @@ impl<const R: usize> Groups<'_, '_, R> {
     /// # Safety
     /// As promised by whoever made `self`; `form` is that of `self.target`.
     #[inline(always)]
-    unsafe fn panels<I: Isa, F: Form>(self, isa: I, form: F) {
+    unsafe fn panels<I: Isa, F: Form, const JOINED: bool>(self, isa: I, form: F) {
         let columns = self.gemm.n;
         let panels = Panels::new(self.gemm);
         for group in 0..self.groups {
@@ -169,7 +227,7 @@ impl<const R: usize> Groups<'_, '_, R> {
             let x = unsafe { self.rows(isa, group) };
             if R == GROUP {
                 // SAFETY: as promised, and `rows` has packed the group.
-                unsafe { self.packed_panels(isa, form, panels, first) };
+                unsafe { self.packed_panels::<I, F, JOINED>(isa, form, panels, first) };
                 continue;
             }
             // SAFETY: as promised: `x` are R rows, and R rows of the output begin at `first`.
@@ -208,15 +266,24 @@ impl<const R: usize> Groups<'_, '_, R> {
     /// The panels of a packed group, whose first output is `first`.
     ///
     /// # Safety
-    /// As `panels`; the group is packed.
+    /// As `panels`; the group is packed, and the weights are joined if JOINED.
     #[inline(always)]
-    unsafe fn packed_panels<I: Isa, F: Form>(self, isa: I, form: F, panels: Panels, first: usize) {
+    unsafe fn packed_panels<I: Isa, F: Form, const JOINED: bool>(
+        self,
+        isa: I,
+        form: F,
+        mut panels: Panels,
+        first: usize,
+    ) {
         let columns = self.gemm.n;
+        if let Some(joined) = self.packing.joined.filter(|_| JOINED) {
+            panels.weights = joined.as_ptr();
+        }
         let mut n = 0;
         while n + NR <= columns {
             // SAFETY: the caller's promise; `n` is the first column of a whole panel.
             unsafe {
-                let (acc, scale) = panels.tile_packed(isa, self.packed, n);
+                let (acc, scale) = panels.tile_packed::<I, JOINED>(isa, self.packing.group, n);
                 form.store_pairs(isa, acc, scale, first + n, columns);
             }
             n += NR;
@@ -275,7 +342,7 @@ impl Panels {
             let weights = self.weights.add(n * self.k);
             let init = self.bias.add(n);
             let acc = if R == GROUP {
-                let pairs = isa.tile_packed(init, x.first, self.k, weights);
+                let pairs = isa.tile_packed::<false>(init, x.first, self.k, weights);
                 let mut rows = [isa.splat_i32(0); R];
                 unroll!(R, r, {
                     rows[r] = isa.split_i32(pairs[r / 2 % (GROUP / 2)])[r % 2];
@@ -293,9 +360,9 @@ impl Panels {
     /// Accumulators, bias included, and scales of the panel of column `n`, for the pairs of rows of a group.
     ///
     /// # Safety
-    /// As `tile`; `packed` is a group.
+    /// As `tile`; `packed` is a group, and the weights are joined if JOINED.
     #[inline(always)]
-    unsafe fn tile_packed<I: Isa>(
+    unsafe fn tile_packed<I: Isa, const JOINED: bool>(
         self,
         isa: I,
         packed: *const i8,
@@ -304,7 +371,7 @@ impl Panels {
         // SAFETY: as in `tile`.
         unsafe {
             let weights = self.weights.add(n * self.k);
-            let acc = isa.tile_packed(self.bias.add(n), packed, self.k, weights);
+            let acc = isa.tile_packed::<JOINED>(self.bias.add(n), packed, self.k, weights);
             (acc, isa.load_f32_pairs(self.scale.add(n)))
         }
     }

@@ -377,13 +377,13 @@ pub(crate) trait Isa: Copy {
             unsafe { core::ptr::copy_nonoverlapping(a.add(row * stride), to.add(row * k), k) };
         }
     }
-    /// As `tile` for [`GROUP`] rows that `pack_group` has packed: pairs of rows, whose lanes are in an order that only `split_i16`, `split_i32` and
+    /// As `tile` for [`GROUP`] rows that `pack_group` has packed, and a panel after `join` or not: pairs of rows, whose lanes are in an order that only `split_i16`, `split_i32` and
     /// `load_f32_pairs` know.
     ///
     /// # Safety
     /// As `tile`.
     #[inline(always)]
-    unsafe fn tile_packed(
+    unsafe fn tile_packed<const JOINED: bool>(
         self,
         init: *const i32,
         packed: *const i8,
@@ -393,7 +393,7 @@ pub(crate) trait Isa: Copy {
         // SAFETY: the caller's promise.
         [0, 2, 4, 6, 8, 10].map(|row| unsafe { self.tile(init, packed.add(row * k), k, k, b) })
     }
-    /// Rearranges packed panels of keys or values in place, for `tile_queries` and `tile_planes`.
+    /// Rearranges panels of weights, keys or values in place, for `tile_packed`, `tile_queries` and `tile_planes`.
     ///
     /// # Safety
     /// `panels` is valid for reading and writing `len` elements, a multiple of 128.

@@ -118,17 +118,12 @@ macro_rules! smmlas {
     };
 }
 
-/// 8 steps of K for 12 rows × 8 columns.
+/// 8 steps of K for 12 rows × 8 columns; `$weights` is how the weights get to v4, v0, v2 and v1.
 macro_rules! smmla_step {
-    () => {
+    ($weights:expr) => {
         concat!(
-            "ldp q0, q1, [{w}], #32\n",
-            "ldp q2, q3, [{w}], #32\n",
+            $weights,
             "ldp q5, q6, [{x}], #32\n",
-            "zip1 v4.4s, v0.4s, v2.4s\n",
-            "zip2 v0.4s, v0.4s, v2.4s\n",
-            "zip1 v2.4s, v1.4s, v3.4s\n",
-            "zip2 v1.4s, v1.4s, v3.4s\n",
             "ldp q7, q3, [{x}], #32\n",
             smmlas!("v5", "v8", "v9", "v10", "v11"),
             smmlas!("v6", "v12", "v13", "v14", "v15"),
@@ -141,7 +136,28 @@ macro_rules! smmla_step {
     };
 }
 
-/// See [`Isa::tile_packed`](super::Isa::tile_packed).
+/// Weights that are joined already.
+macro_rules! load_joined {
+    () => {
+        "ldp q4, q0, [{w}], #32\nldp q2, q1, [{w}], #32\n"
+    };
+}
+
+/// Weights of two runs, joined.
+macro_rules! load_and_join {
+    () => {
+        concat!(
+            "ldp q0, q1, [{w}], #32\n",
+            "ldp q2, q3, [{w}], #32\n",
+            "zip1 v4.4s, v0.4s, v2.4s\n",
+            "zip2 v0.4s, v0.4s, v2.4s\n",
+            "zip1 v2.4s, v1.4s, v3.4s\n",
+            "zip2 v1.4s, v1.4s, v3.4s\n",
+        )
+    };
+}
+
+/// 12 rows × 8 columns.
 ///
 /// ```text
 /// blocks of each pair of rows = initial values of each pair of columns, for both rows
@@ -155,21 +171,10 @@ macro_rules! smmla_step {
 /// | v0–v4 | v5–v7, v3 | v8–v31 |
 /// |---|---|---|
 /// | weights: two runs, then joined in v4, v0, v2 and v1 | rows: two pairs, and the next two | blocks, 4 for each pair of rows |
-///
-/// # Safety
-/// As there.
-#[inline(always)]
-pub(super) unsafe fn tile_packed(
-    init: *const i32,
-    packed: *const i8,
-    k: usize,
-    b: *const i8,
-) -> [[Pair<int32x4_t>; 2]; GROUP / 2] {
-    let (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11);
-    let (s12, s13, s14, s15, s16, s17, s18, s19, s20, s21, s22, s23);
-    // SAFETY: k is a positive multiple of 16; 12·k packed elements, 8·k weights and 8 initial values are read, as promised. The caller's token proves
-    // SMMLA.
-    unsafe {
+macro_rules! tile_12 {
+    ($weights:expr, $init:ident, $packed:ident, $k:ident, $b:ident) => {{
+        let (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11);
+        let (s12, s13, s14, s15, s16, s17, s18, s19, s20, s21, s22, s23);
         asm!(
             "ld1r {{v8.2d}}, [{init}], #8",
             "ld1r {{v9.2d}}, [{init}], #8",
@@ -181,29 +186,48 @@ pub(super) unsafe fn tile_packed(
             "mov v24.16b, v8.16b", "mov v25.16b, v9.16b", "mov v26.16b, v10.16b", "mov v27.16b, v11.16b",
             "mov v28.16b, v8.16b", "mov v29.16b, v9.16b", "mov v30.16b, v10.16b", "mov v31.16b, v11.16b",
             "2:",
-            smmla_step!(),
-            smmla_step!(),
+            smmla_step!($weights),
+            smmla_step!($weights),
             "cmp {w}, {end}",
             "b.ne 2b",
-            init = inout(reg) init => _,
-            x = inout(reg) packed => _,
-            w = inout(reg) b => _,
-            end = in(reg) b.add(8 * k),
+            init = inout(reg) $init => _,
+            x = inout(reg) $packed => _,
+            w = inout(reg) $b => _,
+            end = in(reg) $b.add(8 * $k),
             out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
             out("v8") s0, out("v9") s1, out("v10") s2, out("v11") s3, out("v12") s4, out("v13") s5, out("v14") s6, out("v15") s7,
             out("v16") s8, out("v17") s9, out("v18") s10, out("v19") s11, out("v20") s12, out("v21") s13, out("v22") s14, out("v23") s15,
             out("v24") s16, out("v25") s17, out("v26") s18, out("v27") s19, out("v28") s20, out("v29") s21, out("v30") s22, out("v31") s23,
             options(pure, readonly, nostack),
         );
+        [
+            [Pair(s0, s1), Pair(s2, s3)],
+            [Pair(s4, s5), Pair(s6, s7)],
+            [Pair(s8, s9), Pair(s10, s11)],
+            [Pair(s12, s13), Pair(s14, s15)],
+            [Pair(s16, s17), Pair(s18, s19)],
+            [Pair(s20, s21), Pair(s22, s23)],
+        ]
+    }};
+}
+
+/// See [`Isa::tile_packed`](super::Isa::tile_packed).
+#[inline(always)]
+pub(super) unsafe fn tile_packed<const JOINED: bool>(
+    init: *const i32,
+    packed: *const i8,
+    k: usize,
+    b: *const i8,
+) -> [[Pair<int32x4_t>; 2]; GROUP / 2] {
+    // SAFETY: k is a positive multiple of 16; 12·k packed elements, 8·k weights and 8 initial values are read, as promised. The caller's token proves
+    // SMMLA.
+    unsafe {
+        if JOINED {
+            tile_12!(load_joined!(), init, packed, k, b)
+        } else {
+            tile_12!(load_and_join!(), init, packed, k, b)
+        }
     }
-    [
-        [Pair(s0, s1), Pair(s2, s3)],
-        [Pair(s4, s5), Pair(s6, s7)],
-        [Pair(s8, s9), Pair(s10, s11)],
-        [Pair(s12, s13), Pair(s14, s15)],
-        [Pair(s16, s17), Pair(s18, s19)],
-        [Pair(s20, s21), Pair(s22, s23)],
-    ]
 }
 
 /// See [`Isa::join`](super::Isa::join): `[K/8][4 pairs][2 columns][8]`.

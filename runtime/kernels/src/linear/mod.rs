@@ -8,6 +8,7 @@ use core::ops::Range;
 use crate::error::{at_least, exact, row_range, size};
 use crate::gemm::{DIM_MAX, TENSOR_MAX, rows_scratch_len};
 use crate::isa::dispatch;
+use crate::scratch::space;
 use crate::{Gemm, Kernel, Out, ParamError, SizeError};
 
 /// `y[row] = requantise(x[row] · weights)`. Layout: x is `[rows][k]` s8, y `[rows][n]`.
@@ -54,7 +55,7 @@ impl<'a> Linear<'a> {
     /// Scratch bytes `run` needs.
     #[must_use]
     pub fn scratch_len(&self) -> usize {
-        rows_scratch_len(self.gemm.k)
+        rows_scratch_len(self.gemm.k) + space::<i8>(self.gemm.joined_len())
     }
 
     /// Multiply-accumulates of the whole operation.

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::Linear;
 use crate::gemm::padded_k;
-use crate::gemm::simd::{Rows, packed_group_len};
+use crate::gemm::simd::{Packing, Rows};
 use crate::isa::{Isa, Vectorised};
 use crate::requantise::simd::Target;
 use crate::scratch::carve;
@@ -25,7 +25,7 @@ impl Vectorised for Linear<'_> {
     ) -> Result<(), SizeError> {
         let (k, stride) = (self.gemm.k, padded_k(self.gemm.k));
         let (padded, rest) = carve::<i8>(scratch, I::GROUP * stride)?;
-        let (packed, _) = carve::<i8>(rest, packed_group_len::<I>(k))?;
+        let packing = Packing::joining(isa, &self.gemm, rows.len(), rest)?;
         padded.fill(0);
         let target = Target::new(&self.gemm.requantise.output, out);
         let at_once = if k == stride {
@@ -55,7 +55,7 @@ impl Vectorised for Linear<'_> {
                     count,
                     target,
                     (row - rows.start) * self.gemm.n,
-                    packed,
+                    packing,
                 );
             }
             row += count;

@@ -364,9 +364,9 @@ neon!(
     }
 
     #[inline(always)]
-    unsafe fn tile_packed(self, init: *const i32, packed: *const i8, k: usize, b: *const i8) -> [[Self::I32; 2]; GROUP / 2] {
+    unsafe fn tile_packed<const JOINED: bool>(self, init: *const i32, packed: *const i8, k: usize, b: *const i8) -> [[Self::I32; 2]; GROUP / 2] {
         // SAFETY: the caller's promise.
-        unsafe { neon_i8mm::tile_packed(init, packed, k, b) }
+        unsafe { neon_i8mm::tile_packed::<JOINED>(init, packed, k, b) }
     }
 
     #[inline(always)]
