@@ -2,7 +2,8 @@
 //!
 //! 1. logits (`weights`): the tile over the packed keys;
 //! 2. exponentials (`weights`): 8 at a time, split into the two planes, which stay 0 past the last key;
-//! 3. output (`mix`): the tile over the packed values, once for each plane.
+//! 3. output (`mix`): the tile over the packed values, once for each plane; or whole exponentials times the values, if there are few keys and the
+//!    instruction set is better at that.
 //!
 //! With several slots, step 3 follows when the planes of the group's query rows are complete: for each slot, values are packed and mixed.
 //!
@@ -23,10 +24,15 @@ use self::pack::{PackKeys, PackValues, query_rows};
 use self::weights::{BIASED, Logits, MASKED, PLAIN, Softmax};
 use self::workspace::Workspace;
 use super::{Attention, AttentionShape};
-use crate::gemm::NR;
 use crate::gemm::simd::Rows;
+use crate::gemm::{NR, ROWS};
 use crate::isa::{Isa, Vectorised};
 use crate::{Out, SizeError};
+
+/// With so many keys Σ E·v is below 2³¹, and the planes' sums below 2²⁴: f32 holds these, so Σ E·v as f32 is what the planes' sums make (see `mix`).
+const WHOLE_KEYS_MAX: usize = 1023;
+const _: () =
+    assert!(16383 * 128 * WHOLE_KEYS_MAX < 1 << 31 && 127 * 128 * WHOLE_KEYS_MAX < 1 << 24);
 
 /// Below every logit, biased (2²² + 2²⁴) or not (512·2¹⁴), and far enough from overflow.
 const PAST_END: i32 = -(1 << 29);
@@ -176,7 +182,7 @@ impl Group<'_, '_> {
         }
         let mut query = self.queries.start;
         while query < self.queries.end {
-            let count = tile_rows::<I>(self.queries.end - query);
+            let count = block_rows::<I>(self.queries.end - query, self.op.shape.keys);
             let row = if slots == 1 { 0 } else { query };
             let queries = query_rows(self, q, query, count, work);
             self.logits(isa, queries, count, work);
@@ -204,31 +210,46 @@ impl Group<'_, '_> {
         self.op.is_whole(rows) || self.queries.clone().any(has_row)
     }
 
+    /// Logits of `count` query rows.
     #[inline(always)]
     fn logits<I: Isa>(&self, isa: I, queries: Rows, count: usize, work: &mut Workspace<'_>) {
-        let group = self;
-        match count {
-            8 => isa.call(Logits::<8> {
-                group,
-                work,
-                queries,
-            }),
-            4 => isa.call(Logits::<4> {
-                group,
-                work,
-                queries,
-            }),
-            2 => isa.call(Logits::<2> {
-                group,
-                work,
-                queries,
-            }),
-            _ => isa.call(Logits::<1> {
-                group,
-                work,
-                queries,
-            }),
+        let mut row = 0;
+        while row < count {
+            // SAFETY: `queries` are `count` rows.
+            let queries = unsafe { queries.from(row) };
+            row += self.tile_logits(isa, queries, row, count - row, work);
         }
+    }
+
+    /// Logits of as many of `left` query rows as a tile has, to those from `row` on; returns how many these were.
+    #[inline(always)]
+    fn tile_logits<I: Isa>(
+        &self,
+        isa: I,
+        queries: Rows,
+        row: usize,
+        left: usize,
+        work: &mut Workspace<'_>,
+    ) -> usize {
+        let group = self;
+        macro_rules! logits {
+            ($rows:literal) => {
+                isa.call(Logits::<$rows> {
+                    group,
+                    work,
+                    queries,
+                    row,
+                })
+            };
+        }
+        let count = tile_rows::<I>(left);
+        match count {
+            8 => logits!(8),
+            4 => logits!(4),
+            2 => logits!(2),
+            _ => logits!(1),
+        }
+        count
     }
 
     /// Planes of `count` query rows from `query` on, to the rows of the planes from `row` on.
@@ -241,80 +262,94 @@ impl Group<'_, '_> {
         work: &mut Workspace<'_>,
     ) {
         let group = self;
+        macro_rules! softmax {
+            ($form:ident) => {
+                if are_whole::<I>(self.op.shape.keys) {
+                    isa.call(Softmax::<$form, true> {
+                        group,
+                        work,
+                        query,
+                        count,
+                        row,
+                    })
+                } else {
+                    isa.call(Softmax::<$form, false> {
+                        group,
+                        work,
+                        query,
+                        count,
+                        row,
+                    })
+                }
+            };
+        }
         if has_labels {
-            isa.call(Softmax::<MASKED> {
-                group,
-                work,
-                query,
-                count,
-                row,
-            });
+            softmax!(MASKED);
         } else if self.op.is_biased() {
-            isa.call(Softmax::<BIASED> {
-                group,
-                work,
-                query,
-                count,
-                row,
-            });
+            softmax!(BIASED);
         } else {
-            isa.call(Softmax::<PLAIN> {
-                group,
-                work,
-                query,
-                count,
-                row,
-            });
+            softmax!(PLAIN);
         }
     }
 
-    /// Planes from `row` on times the packed values of `slot`, counted over all groups.
+    /// Exponentials from `row` of the planes on times the packed values of `slot`, counted over all groups.
     #[inline(always)]
     fn mix<I: Isa>(
         &self,
         isa: I,
         slot: usize,
-        queries: Range<usize>,
-        row: usize,
+        mut queries: Range<usize>,
+        mut row: usize,
         part: &mut Part<'_>,
         work: &mut Workspace<'_>,
     ) {
-        let (mut query, mut left) = (queries.start, queries.len());
-        if I::ROWS == 8 && left >= 4 {
-            isa.call(Mix::<8> {
-                group: self,
-                work,
-                part,
-                slot,
-                query,
-                row,
-                blocks: left / 4,
-            });
-            (query, left) = (query + left / 4 * 4, left % 4);
+        macro_rules! blocks {
+            ($rows:literal, $whole:literal) => {{
+                let blocks = queries.len() / mix::queries_of($rows, $whole);
+                if blocks > 0 {
+                    isa.call(Mix::<$rows, $whole> {
+                        group: self,
+                        work,
+                        part,
+                        slot,
+                        query: queries.start,
+                        row,
+                        blocks,
+                    });
+                }
+                let count = blocks * mix::queries_of($rows, $whole);
+                (queries.start + count..queries.end, row + count)
+            }};
         }
-        if left >= 2 {
-            isa.call(Mix::<4> {
-                group: self,
-                work,
-                part,
-                slot,
-                query,
-                row: row + query - queries.start,
-                blocks: left / 2,
-            });
-            (query, left) = (query + left / 2 * 2, left % 2);
+        if are_whole::<I>(self.op.shape.keys) {
+            (queries, row) = blocks!(8, true);
+            (queries, row) = blocks!(4, true);
+            (queries, row) = blocks!(2, true);
+            blocks!(1, true);
+        } else {
+            if I::ROWS == 8 {
+                (queries, row) = blocks!(8, false);
+            }
+            (queries, row) = blocks!(4, false);
+            blocks!(2, false);
         }
-        if left > 0 {
-            isa.call(Mix::<2> {
-                group: self,
-                work,
-                part,
-                slot,
-                query,
-                row: row + query - queries.start,
-                blocks: 1,
-            });
-        }
+    }
+}
+
+/// Whether exponentials stay whole for the mix.
+#[inline(always)]
+fn are_whole<I: Isa>(keys: usize) -> bool {
+    const { assert!(I::WHOLE_KEYS <= WHOLE_KEYS_MAX) };
+    I::WHOLE_KEYS > 0 && keys <= I::WHOLE_KEYS
+}
+
+/// Query rows whose exponentials are taken together.
+#[inline(always)]
+fn block_rows<I: Isa>(left: usize, keys: usize) -> usize {
+    if are_whole::<I>(keys) && left >= ROWS {
+        ROWS
+    } else {
+        tile_rows::<I>(left)
     }
 }
 

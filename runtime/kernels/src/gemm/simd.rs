@@ -403,7 +403,7 @@ impl Rows {
     /// # Safety
     /// There are that many rows.
     #[inline(always)]
-    unsafe fn from(self, row: usize) -> Self {
+    pub(crate) unsafe fn from(self, row: usize) -> Self {
         // SAFETY: the caller's promise.
         let first = unsafe { self.first.add(row * self.stride) };
         Self {

@@ -58,6 +58,9 @@ pub(crate) trait Isa: Copy {
     /// Rows of the GEMM's largest groups.
     const GROUP: usize = if Self::PACKED { GROUP } else { Self::ROWS };
 
+    /// Up to so many keys `weigh` is better than the tile of two planes; 0 if it never is.
+    const WHOLE_KEYS: usize = 0;
+
     /// Runs `routine` as a function of its own: hot loops get all registers, and loops around them cannot spoil them.
     fn call<R: Routine>(self, routine: R) -> R::Output;
 
@@ -305,6 +308,31 @@ pub(crate) trait Isa: Copy {
         // SAFETY: the caller's promise.
         unsafe { self.tile(init, a, stride, k, b) }
     }
+    /// `Σ_j e[j]·v[j]` for R ≤ 8 rows of 16-bit factors, `pitch` apart, and 8 channels of the values, `[keys][8]`.
+    ///
+    /// # Safety
+    /// Every row is valid for reading `keys` elements rounded up to 8, those past the end are 0; `v` is for as many times 8.
+    #[inline(always)]
+    unsafe fn weigh<const R: usize>(
+        self,
+        e: *const i16,
+        pitch: usize,
+        keys: usize,
+        v: *const i8,
+    ) -> [Self::I32; R] {
+        let mut acc = [self.splat_i32(0); R];
+        for j in 0..keys {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let v = self.load_i8_wide(v.add(8 * j));
+                unroll!(R, r, {
+                    acc[r] = self.mul_add_i16(acc[r], v, *e.add(r * pitch + j));
+                });
+            }
+        }
+        acc
+    }
+
     /// `init + a·b` for R ≤ [`Isa::ROWS`] rows and one panel of 8 columns. Rows or weights must not hold −128 both.
     ///
     /// # Safety

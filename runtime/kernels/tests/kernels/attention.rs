@@ -158,6 +158,24 @@ fn shapes() {
     }
 }
 
+/// The most keys for which exponentials may stay whole, and one more.
+#[test]
+fn keys_at_the_limit_of_whole_exponentials() {
+    for keys in [1023, 1024] {
+        for steepness in [-20, 1] {
+            for fill in FILLS {
+                let shape = Shape {
+                    heads: 1,
+                    head_dim: 9,
+                    queries: 15,
+                    keys,
+                };
+                attention(shape, steepness, fill, 4);
+            }
+        }
+    }
+}
+
 /// Dual-ViT's rows.
 #[test]
 fn many_keys() {

@@ -1,4 +1,10 @@
-//! Planes times values. A query row's two planes are two rows of a tile, so that both sums are in registers when they are joined.
+//! Exponentials E times values v.
+//!
+//! E has 14 bits. Its two planes, 7 bits each, are two rows of a tile, so that both sums are in registers when they are joined; that takes two products
+//! of 8 bits. WHOLE takes one of 16 bits: on ARMv8.0 that is 4 products for an instruction, and 8/3 with planes (SMULL, SMLAL and SADALP for each).
+//!
+//! Both give the same bits. Contract: `f32(H)·128 + f32(L)`, H and L the planes' sums, 128·H + L = Σ E·v. Up to [`WHOLE_KEYS_MAX`](super::WHOLE_KEYS_MAX)
+//! keys f32 holds H and L, so the sum is the correctly rounded Σ E·v, which is what converting Σ E·v gives. (The factor 128 is in the scale.)
 
 use super::super::AttentionShape;
 use super::weights::ZEROS;
@@ -8,8 +14,8 @@ use crate::gemm::{K_STEP, NR, padded_k};
 use crate::isa::{Isa, Routine, unroll};
 use crate::requantise::simd::quantise8;
 
-/// Blocks of P / 2 query rows, whose planes and whose values of a slot are in `work`: P rows of a tile.
-pub(super) struct Mix<'w, 's, 'g, 'a, 'p, 'o, const P: usize> {
+/// Blocks of P / 2 query rows, whose planes and whose values of a slot are in `work`: P rows of a tile. If WHOLE, blocks of P query rows.
+pub(super) struct Mix<'w, 's, 'g, 'a, 'p, 'o, const P: usize, const WHOLE: bool> {
     pub(super) group: &'w Group<'g, 'a>,
     pub(super) work: &'w mut Workspace<'s>,
     pub(super) part: &'p mut Part<'o>,
@@ -22,7 +28,7 @@ pub(super) struct Mix<'w, 's, 'g, 'a, 'p, 'o, const P: usize> {
     pub(super) blocks: usize,
 }
 
-impl<const P: usize> Routine for Mix<'_, '_, '_, '_, '_, '_, P> {
+impl<const P: usize, const WHOLE: bool> Routine for Mix<'_, '_, '_, '_, '_, '_, P, WHOLE> {
     type Output = ();
 
     #[inline(always)]
@@ -35,7 +41,7 @@ impl<const P: usize> Routine for Mix<'_, '_, '_, '_, '_, '_, P> {
             ..
         } = op.shape;
         let pitch = padded_k(keys);
-        let rows = OutputRows::<P> {
+        let rows = OutputRows::<P, WHOLE> {
             table: op.out.rows,
             start: self.part.rows.start,
             count: self.part.rows.len(),
@@ -45,10 +51,14 @@ impl<const P: usize> Routine for Mix<'_, '_, '_, '_, '_, '_, P> {
             stride: op.out.view.row_stride,
             spare: work.spare.as_mut_ptr(),
         };
-        let mut panel = Panel::<P> {
+        let mut panel = Panel::<P, WHOLE> {
             planes: work.planes.as_ptr().wrapping_add(2 * self.row * pitch),
             pitch,
-            keys: keys.next_multiple_of(K_STEP),
+            keys: if WHOLE {
+                keys
+            } else {
+                keys.next_multiple_of(K_STEP)
+            },
             factors: work.factors.as_ptr().wrapping_add(self.row),
             zero_point: op.quantisation.zero_point,
             min: op.quantisation.min,
@@ -57,17 +67,23 @@ impl<const P: usize> Routine for Mix<'_, '_, '_, '_, '_, '_, P> {
         let mut element = self.slot * queries + self.query;
         for _ in 0..self.blocks {
             let y = rows.get(element);
-            // SAFETY: there are P planes and P / 2 factors for every block, a panel of values for every 8 channels, and `head_dim` channels of every row of y.
+            // SAFETY: there are two planes and a factor for every query row of every block, a panel of values for every 8 channels, and `head_dim` channels of every row of y.
             unsafe { panel.block(isa, values, head_dim, y) };
-            element += P / 2;
-            panel.planes = panel.planes.wrapping_add(P * pitch);
-            panel.factors = panel.factors.wrapping_add(P / 2);
+            let count = queries_of(P, WHOLE);
+            element += count;
+            panel.planes = panel.planes.wrapping_add(2 * count * pitch);
+            panel.factors = panel.factors.wrapping_add(count);
         }
     }
 }
 
+/// Query rows of a block.
+pub(super) const fn queries_of(rows: usize, whole: bool) -> usize {
+    if whole { rows } else { rows / 2 }
+}
+
 /// Where the head lies in the rows of the output.
-struct OutputRows<'p, const P: usize> {
+struct OutputRows<'p, const P: usize, const WHOLE: bool> {
     table: Option<&'p [u32]>,
     /// The rows that `first` is the first of.
     start: usize,
@@ -78,15 +94,16 @@ struct OutputRows<'p, const P: usize> {
     spare: *mut i8,
 }
 
-impl<const P: usize> OutputRows<'_, P> {
-    /// Those of P / 2 elements, in the first half of the result.
+impl<const P: usize, const WHOLE: bool> OutputRows<'_, P, WHOLE> {
+    /// Those of a block's elements, first of the result.
     #[inline(always)]
     fn get(&self, element: usize) -> [*mut i8; P] {
+        let count = queries_of(P, WHOLE);
         let mut rows = [0; P];
         if let Some(table) = self.table {
-            let table = &table[element..][..P / 2];
+            let table = &table[element..][..count];
             unroll!(P, r, {
-                if r < P / 2 {
+                if r < count {
                     rows[r] = table[r] as usize;
                 }
             });
@@ -98,7 +115,7 @@ impl<const P: usize> OutputRows<'_, P> {
         let mut y = [self.spare; P];
         unroll!(P, r, {
             let row = rows[r].wrapping_sub(self.start);
-            if r < P / 2 && row < self.count {
+            if r < count && row < self.count {
                 y[r] = self.first.wrapping_add(row * self.stride);
             }
         });
@@ -107,18 +124,18 @@ impl<const P: usize> OutputRows<'_, P> {
 }
 
 /// What the panels of a block have in common.
-struct Panel<const P: usize> {
+struct Panel<const P: usize, const WHOLE: bool> {
     planes: *const i8,
     pitch: usize,
-    /// Rounded up to 4.
+    /// For planes, rounded up to 4.
     keys: usize,
     factors: *const f32,
     zero_point: i8,
     min: i8,
 }
 
-impl<const P: usize> Panel<P> {
-    /// All channels of P / 2 rows.
+impl<const P: usize, const WHOLE: bool> Panel<P, WHOLE> {
+    /// All channels of a block's rows.
     ///
     /// # Safety
     /// As `mix` for every panel of `values`; `y` is valid for writing `head_dim` elements of each row.
@@ -130,13 +147,14 @@ impl<const P: usize> Panel<P> {
         head_dim: usize,
         y: [*mut i8; P],
     ) {
+        let count = queries_of(P, WHOLE);
         // SAFETY: the caller's promise.
         unsafe {
             let mut d = 0;
             while d + NR <= head_dim {
                 let q = self.mix(isa, values);
                 unroll!(P, r, {
-                    if r < P / 2 {
+                    if r < count {
                         isa.store_sat8(y[r].add(d), q[r]);
                     }
                 });
@@ -149,17 +167,17 @@ impl<const P: usize> Panel<P> {
                 unroll!(P, r, {
                     isa.store_sat8(rows[r].as_mut_ptr(), q[r]);
                 });
-                for r in 0..P / 2 {
+                for r in 0..count {
                     core::ptr::copy_nonoverlapping(rows[r].as_ptr(), y[r].add(d), head_dim - d);
                 }
             }
         }
     }
 
-    /// 8 channels of P / 2 rows, in the first half of the result.
+    /// 8 channels of a block's rows, first of the result.
     ///
     /// # Safety
-    /// `planes` are P rows and `values` a panel of `keys`; there are P / 2 factors.
+    /// `planes` are two rows, and `values` a panel, of `keys`; there is a factor, for each of the block's rows.
     #[inline(always)]
     unsafe fn mix<I: Isa>(&self, isa: I, values: *const i8) -> [I::I16; P] {
         let zero_point = isa.splat_i16(i16::from(self.zero_point));
@@ -167,18 +185,43 @@ impl<const P: usize> Panel<P> {
         let mut q = [zero_point; P];
         // SAFETY: the caller's promise.
         unsafe {
-            let (init, planes) = (ZEROS.as_ptr(), self.planes);
-            let acc = isa.tile_planes::<P>(init, planes, self.pitch, self.keys, values);
+            let sums = self.sums(isa, values);
             unroll!(P, r, {
-                if r < P / 2 {
-                    // P is 2 at least: the remainders are only for the compiler.
-                    let (high, low) = (acc[2 * r % P], acc[(2 * r + 1) % P]);
-                    let mixed = isa.add_f32(isa.to_f32(high), isa.to_f32_by_128(low));
-                    let scaled = isa.mul_f32(mixed, isa.splat_f32(*self.factors.add(r)));
+                if r < queries_of(P, WHOLE) {
+                    let scaled = isa.mul_f32(sums[r], isa.splat_f32(*self.factors.add(r)));
                     q[r] = quantise8(isa, scaled, zero_point, min);
                 }
             });
         }
         q
+    }
+
+    /// Σ E·v in units of 128, rounded once, as `mix`.
+    ///
+    /// # Safety
+    /// As `mix`.
+    #[inline(always)]
+    unsafe fn sums<I: Isa>(&self, isa: I, values: *const i8) -> [I::F32; P] {
+        let mut sums = [isa.splat_f32(0.0); P];
+        // SAFETY: the caller's promise; whole exponentials take the room of two planes.
+        unsafe {
+            if WHOLE {
+                let acc = isa.weigh::<P>(self.planes.cast(), self.pitch, self.keys, values);
+                unroll!(P, r, {
+                    sums[r] = isa.to_f32_by_128(acc[r]);
+                });
+            } else {
+                let (init, planes) = (ZEROS.as_ptr(), self.planes);
+                let acc = isa.tile_planes::<P>(init, planes, self.pitch, self.keys, values);
+                unroll!(P, r, {
+                    if r < P / 2 {
+                        // P is 2 at least: the remainders are only for the compiler.
+                        let (high, low) = (acc[2 * r % P], acc[(2 * r + 1) % P]);
+                        sums[r] = isa.add_f32(isa.to_f32(high), isa.to_f32_by_128(low));
+                    }
+                });
+            }
+        }
+        sums
     }
 }

@@ -1,8 +1,8 @@
 //! Keys and values of a group to the GEMM's blocked layout, and query rows side by side.
 
 use super::super::operand::Operand;
-use super::Group;
 use super::workspace::Workspace;
+use super::{Group, are_whole};
 use crate::gemm::simd::Rows;
 use crate::gemm::{K_ALIGN, K_STEP, NR, padded_k, padded_n};
 use crate::isa::{Isa, Routine};
@@ -208,6 +208,7 @@ impl Routine for PackValues<'_> {
     fn simd<I: Isa>(self, isa: I) {
         let panel = NR * padded_k(self.source.count);
         let whole = self.head_dim / K_ALIGN * K_ALIGN;
+        let side_by_side = are_whole::<I>(self.source.count);
         let mut j = 0;
         while j < self.source.count {
             // SAFETY: rows have `head_dim` bytes; the share of 4 keys in a panel is 32 bytes, and the workspace has a panel for every 8 channels.
@@ -217,7 +218,12 @@ impl Routine for PackValues<'_> {
                 let mut d = 0;
                 while d < whole {
                     let first = packed.add(d / NR * panel);
-                    isa.pack_values(advance(rows, d), [first, first.add(panel)]);
+                    pack_four(
+                        isa,
+                        side_by_side,
+                        advance(rows, d),
+                        [first, first.add(panel)],
+                    );
                     d += K_ALIGN;
                 }
                 if d < self.head_dim {
@@ -229,7 +235,7 @@ impl Routine for PackValues<'_> {
                     } else {
                         unused.as_mut_ptr()
                     };
-                    isa.pack_values(tail.rows(), [first, second]);
+                    pack_four(isa, side_by_side, tail.rows(), [first, second]);
                 }
             }
             j += K_STEP;
@@ -237,6 +243,24 @@ impl Routine for PackValues<'_> {
         let panels = self.head_dim.div_ceil(NR);
         // SAFETY: these are the panels, each of 8 times the padded number of keys.
         unsafe { isa.join(self.packed.as_mut_ptr(), panels * panel) };
+    }
+}
+
+/// [`Isa::pack_values`]; or for [`Isa::weigh`], where 8 channels of a key lie side by side.
+///
+/// # Safety
+/// As [`Isa::pack_values`].
+#[inline(always)]
+unsafe fn pack_four<I: Isa>(isa: I, side_by_side: bool, rows: [*const i8; 4], to: [*mut i8; 2]) {
+    // SAFETY: the caller promises 16 elements of every row, and 32 of both panels.
+    unsafe {
+        if !side_by_side {
+            return isa.pack_values(rows, to);
+        }
+        for (r, row) in rows.into_iter().enumerate() {
+            core::ptr::copy_nonoverlapping(row, to[0].add(r * NR), NR);
+            core::ptr::copy_nonoverlapping(row.add(NR), to[1].add(r * NR), NR);
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) struct Logits<'w, 's, 'g, 'a, const R: usize> {
     pub(super) work: &'w mut Workspace<'s>,
     /// Readable to the padded head size.
     pub(super) queries: Rows,
+    /// The first row of the logits.
+    pub(super) row: usize,
 }
 
 impl<const R: usize> Routine for Logits<'_, '_, '_, '_, R> {
@@ -32,7 +34,7 @@ impl<const R: usize> Routine for Logits<'_, '_, '_, '_, R> {
         let (shape, queries) = (&self.group.op.shape, self.queries);
         let (dim, pitch) = (padded_k(shape.head_dim), padded_k(shape.keys));
         let mut packed = self.work.keys.as_ptr();
-        let mut logits = self.work.logits.as_mut_ptr();
+        let mut logits = self.work.logits[self.row * pitch..].as_mut_ptr();
         let mut init = &ZEROS;
         // SAFETY: `queries` are R rows of `dim` bytes.
         let shifts = unsafe { isa.shifts::<R>(queries.first, queries.stride, dim) };
@@ -67,8 +69,8 @@ pub(super) const BIASED: u8 = 1;
 /// And the keys of other labels are masked.
 pub(super) const MASKED: u8 = 2;
 
-/// The planes of `count` query rows, whose logits are in `work`, and their factors.
-pub(super) struct Softmax<'w, 's, 'g, 'a, const FORM: u8> {
+/// The planes of `count` query rows, whose logits are in `work`, and their factors. If WHOLE, exponentials take the room of both planes (see `mix`).
+pub(super) struct Softmax<'w, 's, 'g, 'a, const FORM: u8, const WHOLE: bool> {
     pub(super) group: &'w Group<'g, 'a>,
     pub(super) work: &'w mut Workspace<'s>,
     /// The first row, counted in the group.
@@ -78,7 +80,7 @@ pub(super) struct Softmax<'w, 's, 'g, 'a, const FORM: u8> {
     pub(super) row: usize,
 }
 
-impl<const FORM: u8> Routine for Softmax<'_, '_, '_, '_, FORM> {
+impl<const FORM: u8, const WHOLE: bool> Routine for Softmax<'_, '_, '_, '_, FORM, WHOLE> {
     type Output = ();
 
     #[inline(always)]
@@ -109,7 +111,7 @@ impl<const FORM: u8> Routine for Softmax<'_, '_, '_, '_, FORM> {
                     };
                     row.bias_logits::<I, FORM>(isa, head, keys)
                 };
-                let sum = exponentials::<I, FORM>(isa, head, logits, keys, max, planes);
+                let sum = exponentials::<I, FORM, WHOLE>(isa, head, logits, keys, max, planes);
                 *factors.add(r) = head.out_scale / sum as f32;
                 logits = logits.add(pitch);
                 planes = planes.add(2 * pitch);
@@ -213,12 +215,12 @@ impl<V: Copy> Row<V> {
     }
 }
 
-/// Splits the exponentials of the logits into a row of planes; returns their sum. If FORM is not plain, logits are scaled and rounded.
+/// Puts the exponentials of the logits to `planes`; returns their sum. If FORM is not plain, logits are scaled and rounded.
 ///
 /// # Safety
 /// `logits` and planes are valid for `keys` rounded up to 8.
 #[inline(always)]
-unsafe fn exponentials<I: Isa, const FORM: u8>(
+unsafe fn exponentials<I: Isa, const FORM: u8, const WHOLE: bool>(
     isa: I,
     head: &Head,
     logits: *const i32,
@@ -226,9 +228,12 @@ unsafe fn exponentials<I: Isa, const FORM: u8>(
     max: I::I32,
     planes: *mut i8,
 ) -> i32 {
+    let planes = Planes::<WHOLE> {
+        first: planes,
+        pitch: padded_k(keys),
+    };
     // SAFETY: the caller's promise; the last vector begins below `keys`.
     unsafe {
-        let pitch = padded_k(keys);
         let scale = isa.splat_f32(head.logit_scale);
         // Differences from the maximum are 0 or less, so what is added to them for `exp2_neg` can be subtracted from the maximum.
         let max = match FORM {
@@ -242,13 +247,13 @@ unsafe fn exponentials<I: Isa, const FORM: u8>(
                 exponential::<I, FORM>(isa, logits.add(j + NR), max, scale),
             ];
             sum = isa.accumulate(isa.accumulate(sum, e[0]), e[1]);
-            isa.store_planes_pair(planes, pitch, j, e);
+            planes.store_pair(isa, j, e);
             j += 2 * NR;
         }
         if keys & NR != 0 {
             let e = exponential::<I, FORM>(isa, logits.add(j), max, scale);
             sum = isa.accumulate(sum, e);
-            isa.store_planes(planes, pitch, j, e);
+            planes.store(isa, j, e);
             j += NR;
         }
         if j < keys {
@@ -257,9 +262,51 @@ unsafe fn exponentials<I: Isa, const FORM: u8>(
                 e = isa.and_i16(e, isa.load_i16(head.mask.as_ptr()));
             }
             sum = isa.accumulate(sum, e);
-            isa.store_planes(planes, pitch, j, e);
+            planes.store(isa, j, e);
         }
         isa.reduce_add(sum)
+    }
+}
+
+/// Where the exponentials of a row go: split into planes, or all 14 bits of them.
+struct Planes<const WHOLE: bool> {
+    first: *mut i8,
+    pitch: usize,
+}
+
+impl<const WHOLE: bool> Planes<WHOLE> {
+    /// 8 exponentials, of the keys from `j` on.
+    ///
+    /// # Safety
+    /// `j` + 8 ≤ `pitch`, and there are two planes.
+    #[inline(always)]
+    unsafe fn store<I: Isa>(&self, isa: I, j: usize, e: I::I16) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if WHOLE {
+                isa.store_i16(self.first.cast::<i16>().add(j), e);
+            } else {
+                isa.store_planes(self.first, self.pitch, j, e);
+            }
+        }
+    }
+
+    /// As `store` for 16 keys.
+    ///
+    /// # Safety
+    /// `j` + 16 ≤ `pitch`, and there are two planes.
+    #[inline(always)]
+    unsafe fn store_pair<I: Isa>(&self, isa: I, j: usize, e: [I::I16; 2]) {
+        if WHOLE {
+            // SAFETY: the caller's promise.
+            unsafe {
+                self.store(isa, j, e[0]);
+                self.store(isa, j + NR, e[1]);
+            }
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { isa.store_planes_pair(self.first, self.pitch, j, e) };
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod pack;
 mod sums;
 mod table;
 mod tile;
+mod weigh;
 
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -15,6 +16,7 @@ use self::pack::{pack_keys, pack_values};
 use self::sums::sum_and_squares;
 use self::table::look_up;
 use self::tile::{tile, tile_ragged, tile_steps};
+use self::weigh::weigh;
 use super::{Isa, Routine, neon, neon_dotprod, neon_i8mm};
 use crate::gemm::GROUP;
 use crate::{Neon, NeonDotprod, NeonI8mm};
@@ -342,7 +344,19 @@ macro_rules! neon {
     };
 }
 
-neon!(Neon, "neon", 4, neon);
+neon!(
+    Neon,
+    "neon",
+    4,
+    neon;
+    const WHOLE_KEYS: usize = 1023;
+
+    #[inline(always)]
+    unsafe fn weigh<const R: usize>(self, e: *const i16, pitch: usize, keys: usize, v: *const i8) -> [Self::I32; R] {
+        // SAFETY: the caller's promise.
+        unsafe { weigh(e, pitch, keys, v) }
+    }
+);
 neon!(
     NeonDotprod,
     "neon,dotprod",

@@ -156,8 +156,9 @@ macro_rules! rows {
 ///         for each 8 of the steps: multiply, multiply and add, add neighbours to the accumulators
 /// add neighbours, add initial values
 /// ```
-/// 1. LD4R loads 16 bytes and repeats them, 4 in each of 4 registers: one instruction where LD1R takes four (XNNPACK's ld4r kernels). It is issued before the sums of the row
-///    before, which cover its latency on a core that works in order; so do four products between any two that depend on each other.
+/// 1. LD4R loads 16 bytes and repeats them, 4 in each of 4 registers: one instruction where LD1R takes four (XNNPACK's ld4r kernels). It is issued
+///    before the sums of the row before, which cover its latency on a core that works in order; so do four products between any two that depend on
+///    each other.
 /// 2. The last sums of the last row are taken behind the loads of the next turn, for the same reason. Nothing is read ahead of the data.
 /// 3. The first turn is a copy of its own with SADDLP, which makes the accumulators: none has to be cleared.
 ///
