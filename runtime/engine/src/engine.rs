@@ -89,6 +89,16 @@ impl<'p, T: Threads> Engine<'p, T> {
             .ok_or(EngineError::Memory { index: end })
     }
 
+    /// Runs one op of the plan on what the arena holds, to time it on its own. After a whole run that need not be the op's own
+    /// inputs, whose place later tensors may have taken; it is bytes all the same.
+    ///
+    /// # Errors
+    /// If the arena does not fit the plan, or the op is not the plan's.
+    pub fn run_single(&mut self, arena: &mut [u8], op: &Op<'_>) -> Result<(), EngineError> {
+        let Arena { tensors, scratch } = Arena::new(arena, self.plan, self.thread_count())?;
+        self.run_op(0, op, tensors, scratch).map(drop)
+    }
+
     fn thread_count(&self) -> usize {
         self.threads.count().clamp(1, MAX_THREADS)
     }

@@ -51,6 +51,26 @@ fn every_op_gives_the_bytes_that_other_machines_gave() {
 }
 
 #[test]
+fn the_last_op_on_its_own_writes_the_logits_again() {
+    let bytes = testing::tiny_plan(3);
+    let plan = Plan::parse(&bytes).unwrap();
+    let mut arena = AlignedBytes::zeroed(plan.arena_len(1));
+    let mut engine = Engine::new(&plan, Kernel::detect());
+    let image = testing::tiny_image(3);
+    let logits = engine.run(&mut arena, &image).unwrap().to_vec();
+    let last = plan.ops().last().unwrap();
+    let range = plan.output().arena_range().unwrap();
+    let expected = arena[range.clone()].to_vec();
+    arena[range.clone()].fill(0x55);
+    engine.run_single(&mut arena, &last).unwrap();
+    assert_eq!(arena[range], expected);
+    assert_eq!(expected.len(), 4 * logits.len());
+
+    let short = plan.arena_len(1) - 1;
+    assert!(engine.run_single(&mut arena[..short], &last).is_err());
+}
+
+#[test]
 fn a_second_run_and_another_image_in_the_same_arena_start_afresh() {
     let bytes = testing::tiny_plan(7);
     let plan = Plan::parse(&bytes).unwrap();
