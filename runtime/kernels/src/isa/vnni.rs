@@ -4,6 +4,7 @@
 //! signed, so weights are made unsigned, w + 128, by flipping their top bit: once for all rows of a tile. What that adds, 128 times the sum of a row,
 //! is the row's *shift*: computed once for all columns, and subtracted from the initial values.
 
+use core::arch::asm;
 use core::arch::x86_64::*;
 
 use super::{Isa, unroll};
@@ -13,6 +14,24 @@ use crate::gemm::ROWS;
 pub(super) trait Dot: Isa<I32 = __m256i> {
     /// `acc[j] + Σ_i u[4j + i] · s[4j + i]` for unsigned u and signed s.
     fn dot(self, acc: __m256i, u: __m256i, s: __m256i) -> __m256i;
+}
+
+/// Where R rows begin, in registers: the optimiser is not to know that they are `stride` apart, or it computes an address for every load.
+///
+/// # Safety
+/// There are R rows.
+#[inline(always)]
+pub(super) unsafe fn row_pointers<const R: usize>(a: *const i8, stride: usize) -> [*const i8; R] {
+    let mut rows = [a; R];
+    unroll!(R, r, {
+        let mut offset = r * stride;
+        // SAFETY: no instruction at all, and the offset of a row.
+        unsafe {
+            asm!("/* {offset} */", offset = inout(reg) offset, options(pure, nomem, nostack, preserves_flags));
+            rows[r] = a.add(offset);
+        }
+    });
+    rows
 }
 
 /// See [`Isa::shifts`].
@@ -98,11 +117,12 @@ pub(super) unsafe fn tile_shifted<D: Dot, const R: usize>(
         unroll!(R, r, {
             acc[r] = _mm256_sub_epi32(init, _mm256_set1_epi32(shifts[r]));
         });
+        let rows = row_pointers::<R>(a, stride);
         let mut i = 0;
         while i < k {
             let w = _mm256_xor_si256(flip, _mm256_loadu_si256(b.add(8 * i).cast()));
             unroll!(R, r, {
-                let x = a.add(r * stride + i).cast::<i32>().read_unaligned();
+                let x = rows[r].add(i).cast::<i32>().read_unaligned();
                 acc[r] = isa.dot(acc[r], w, _mm256_set1_epi32(x));
             });
             i += 4;
@@ -146,10 +166,11 @@ pub(super) unsafe fn tile_steps<D: Dot, const R: usize>(
 ) -> [__m256i; R] {
     // SAFETY: the caller promises 4 elements of every row and 32 weights for each step.
     unsafe {
+        let rows = row_pointers::<R>(a, stride);
         for i in 0..steps {
             let w = _mm256_loadu_si256(b.add(32 * i).cast());
             unroll!(R, r, {
-                let x = a.add(r * stride + 4 * i).cast::<i32>().read_unaligned();
+                let x = rows[r].add(4 * i).cast::<i32>().read_unaligned();
                 acc[r] = isa.dot(acc[r], _mm256_set1_epi32(x), w);
             });
         }

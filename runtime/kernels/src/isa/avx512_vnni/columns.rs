@@ -6,6 +6,7 @@ use super::lanes::Lanes32;
 use crate::Avx512Vnni;
 use crate::gemm::NR;
 use crate::gemm::simd::{Panels, Rows};
+use crate::isa::vnni::row_pointers;
 use crate::isa::{Isa, unroll};
 use crate::requantise::simd::Form;
 
@@ -68,27 +69,20 @@ unsafe fn tile<const R: usize>(
             _mm512_loadu_si512(bias.add(16).cast()),
         ];
         let mut acc = [bias; R];
-        let mut rows = [x.first; R];
+        let rows = row_pointers::<R>(x.first, x.stride);
         unroll!(R, r, {
             let shift = _mm512_set1_epi32(shifts[r]);
             acc[r] = [
                 _mm512_sub_epi32(bias[0], shift),
                 _mm512_sub_epi32(bias[1], shift),
             ];
-            rows[r] = x.first.add(r * x.stride);
         });
         let panel = NR * panels.k;
-        let weights = panels.weights.add(n * panels.k);
-        let weights = [
-            weights,
-            weights.add(panel),
-            weights.add(2 * panel),
-            weights.add(3 * panel),
-        ];
+        let mut w = panels.weights.add(n * panels.k);
         let mut i = 0;
         while i < panels.k {
-            let low = unsigned(weights[0].add(NR * i), weights[1].add(NR * i));
-            let high = unsigned(weights[2].add(NR * i), weights[3].add(NR * i));
+            let low = unsigned(w, w.add(panel));
+            let high = unsigned(w.add(2 * panel), w.add(3 * panel));
             unroll!(R, r, {
                 let x = rows[r].add(i).cast::<i32>().read_unaligned();
                 let x = _mm512_set1_epi32(x);
@@ -97,6 +91,7 @@ unsafe fn tile<const R: usize>(
                     _mm512_dpbusd_epi32(acc[r][1], high, x),
                 ];
             });
+            w = w.add(4 * NR);
             i += 4;
         }
         acc
