@@ -110,14 +110,14 @@ fn page(project: &Project) -> Result<String> {
     for kernel in &KERNELS {
         let of_kernel: Vec<_> = loops
             .iter()
-            .filter(|((name, _), _)| *name == kernel.name)
+            .filter(|(place, _)| place.kernel == kernel.name)
             .collect();
         if of_kernel.is_empty() {
             continue;
         }
         table_heading(&mut page, kernel)?;
-        for ((_, function), body) in of_kernel {
-            table_row(&mut page, project, &llvm, kernel, function, body)?;
+        for (place, body) in of_kernel {
+            table_row(&mut page, project, &llvm, kernel, &place.function, body)?;
         }
     }
     Ok(page)
@@ -141,12 +141,19 @@ fn assemble(project: &Project, toolchain: Toolchain) -> Result<String> {
     Ok(sh.read_file(&file)?)
 }
 
-/// The hottest loop of each function and kernel: of the variants of a function (other numbers of rows), the one with the most work.
-fn loops<'a>(
-    project: &Project,
-    llvm: &Llvm,
-    assembly: &'a str,
-) -> Result<BTreeMap<(&'static str, String), Loop<'a>>> {
+/// A function for one instruction set.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    kernel: &'static str,
+    /// As `gemm::simd::WholePanels<8, false>`.
+    function: String,
+    /// The same without numbers, which say how many rows it takes together: `gemm::simd::WholePanels<_, false>`.
+    family: String,
+    rows: u32,
+}
+
+/// The hottest loop of each function: of those for other numbers of rows, the one for most.
+fn loops<'a>(project: &Project, llvm: &Llvm, assembly: &'a str) -> Result<Vec<(Place, Loop<'a>)>> {
     let functions = functions(assembly);
     let mangled: Vec<&str> = functions.iter().map(|function| function.name).collect();
     let filter = llvm.tool("llvm-cxxfilt");
@@ -154,46 +161,64 @@ fn loops<'a>(
         .stdin(mangled.join("\n"))
         .quiet()
         .read()?;
-    let mut loops = BTreeMap::<_, Loop<'a>>::new();
+    let mut loops = BTreeMap::<_, (Place, Loop<'a>)>::new();
     for (function, name) in functions.iter().zip(names.lines()) {
-        let (Some(key), Some(body)) = (place(name), function.hottest()) else {
+        let (Some(place), Some(body)) = (Place::of(name), function.hottest()) else {
             continue;
         };
-        let is_hotter = |known: &Loop<'_>| body.macs() > known.macs();
-        if loops.get(&key).is_none_or(is_hotter) {
-            loops.insert(key, body);
+        let key = (place.kernel, place.family.clone());
+        let is_wider = |(known, _): &(Place, _)| place.rows > known.rows;
+        if loops.get(&key).is_none_or(is_wider) {
+            loops.insert(key, (place, body));
         }
     }
-    let found = |name: &str| {
-        loops
-            .keys()
-            .any(|(kernel, function)| *kernel == name && function.starts_with("gemm::"))
-    };
-    for name in ["neon", "neon-dotprod"] {
+    let loops: Vec<_> = loops.into_values().collect();
+    for kernel in ["neon", "neon-dotprod"] {
+        let is_gemm =
+            |place: &Place| place.kernel == kernel && place.function.starts_with("gemm::");
         ensure!(
-            found(name),
-            "no loop of kernel {name}'s matrix product was found in the assembly: has the folder gemm another name?"
+            loops.iter().any(|(place, _)| is_gemm(place)),
+            "no loop of kernel {kernel}'s matrix product was found in the assembly: has the folder gemm another name?"
         );
     }
     Ok(loops)
 }
 
-/// Kernel and function, as `gemm::simd::WholePanels`, of a demangled name
-/// `<vitlet_kernels::cpu::Neon as vitlet_kernels::isa::Isa>::call::enabled::<vitlet_kernels::gemm::simd::WholePanels<8>>`.
-fn place(name: &str) -> Option<(&'static str, String)> {
-    let (token, rest) = name
-        .strip_prefix("<vitlet_kernels::cpu::")?
-        .split_once(" as ")?;
-    let kernel = KERNELS.iter().find(|kernel| token.contains(kernel.token))?;
-    let (_, run) = rest.split_once("::<")?;
-    let path = run.rsplit_once("vitlet_kernels::")?.1;
-    let function = path
-        .split(['<', '>', ':', ' '])
-        .filter(|part| !part.is_empty() && part.parse::<u32>().is_err());
-    let function: Vec<&str> = function.collect();
-    OPERATIONS
-        .contains(function.first()?)
-        .then(|| (kernel.name, function.join("::")))
+impl Place {
+    /// Reads a demangled name
+    /// `<vitlet_kernels::cpu::Neon as vitlet_kernels::isa::Isa>::call::enabled::<vitlet_kernels::gemm::simd::WholePanels<8, false>>`.
+    fn of(name: &str) -> Option<Self> {
+        let (token, rest) = name
+            .strip_prefix("<vitlet_kernels::cpu::")?
+            .split_once(" as ")?;
+        let kernel = KERNELS.iter().find(|kernel| token.contains(kernel.token))?;
+        let (_, run) = rest.split_once("::<")?;
+        let (path, arguments) = run
+            .rsplit_once("vitlet_kernels::")?
+            .1
+            .split_once(['<', '>'])?;
+        if !OPERATIONS.contains(&path.split("::").next()?) {
+            return None;
+        }
+        let arguments = arguments.split('>').next()?;
+        let number = |argument: &&str| argument.parse::<u32>().is_ok();
+        let arguments: Vec<&str> = arguments.split(", ").filter(|a| !a.is_empty()).collect();
+        let with = |arguments: &[&str]| match arguments {
+            [] => path.to_owned(),
+            _ => format!("{path}<{}>", arguments.join(", ")),
+        };
+        let hidden: Vec<&str> = arguments
+            .iter()
+            .map(|argument| if number(argument) { "_" } else { argument })
+            .collect();
+        let rows = arguments.iter().find_map(|argument| argument.parse().ok());
+        Some(Self {
+            kernel: kernel.name,
+            function: with(&arguments),
+            family: with(&hidden),
+            rows: rows.unwrap_or(0),
+        })
+    }
 }
 
 fn heading(rustc: &str, llvm: &Llvm) -> String {
@@ -205,8 +230,8 @@ Written by `cargo xtask mca`; do not edit. Kernels compiled by Rust {rustc}, cor
 
 An instruction count says nothing of which unit an instruction waits for. `llvm-mca` follows {PASSES} passes of a loop through LLVM's
 model of a core: how many instructions it takes in per cycle, which units can do each, and how long a result takes. Of every kernel
-function the innermost loop with the most multiply-accumulates (MACs) is shown; MACs are counted from the instructions themselves
-(SDOT 16, SMMLA 32, SMULL and SMLAL on bytes 8).
+function the innermost loop with the most multiply-accumulates (MACs) is shown (of a function that is compiled for several numbers of
+rows, that for most); MACs are counted from the instructions themselves: SDOT 16, SMMLA 32, SMULL and SMLAL on bytes 8.
 
 * *instructions*, *cycles*: for 16 MACs, which is one SDOT's worth.
 * *bound*: what takes at least {:.0} % of the cycles on its own. A unit (by LLVM's name; V, W and FPALU are vector units): it is
@@ -248,7 +273,7 @@ fn table_row(
     let macs = body.macs();
     let per_16 = |count: f64| 16.0 * count / macs as f64;
     let instructions = per_16(body.instructions.len() as f64);
-    write!(page, "| {function} | {macs} | {instructions:.2} |")?;
+    write!(page, "| `{function}` | {macs} | {instructions:.2} |")?;
     for core in &kernel.cores {
         let estimate = llvm
             .estimate(project, core.model, body)
@@ -386,27 +411,36 @@ mod tests {
 
     #[test]
     fn names_say_kernel_and_function() {
-        let name = |token: &str, run: &str| {
-            place(&format!(
-                "<vitlet_kernels::cpu::{token} as vitlet_kernels::isa::Isa>::call::enabled::<{run}>"
-            ))
+        let place = |token: &str, run: &str| {
+            let call = "vitlet_kernels::isa::Isa>::call::enabled";
+            let place = Place::of(&format!("<vitlet_kernels::cpu::{token} as {call}::<{run}>"))?;
+            Some((place.kernel, place.function, place.family, place.rows))
         };
-        let of = |kernel, function: &str| Some((kernel, function.to_owned()));
+        let expected = |kernel, function: &str, family: &str, rows| {
+            Some((kernel, function.to_owned(), family.to_owned(), rows))
+        };
         assert_eq!(
-            name("Neon", "vitlet_kernels::gemm::simd::WholePanels<8>"),
-            of("neon", "gemm::simd::WholePanels")
+            place("Neon", "vitlet_kernels::gemm::simd::WholePanels<8, false>"),
+            expected(
+                "neon",
+                "gemm::simd::WholePanels<8, false>",
+                "gemm::simd::WholePanels<_, false>",
+                8
+            )
         );
         let wrapped = "vitlet_kernels::isa::Run<vitlet_kernels::depthwise::Depthwise>";
+        let depthwise = "depthwise::Depthwise";
         assert_eq!(
-            name("NeonDotprod", wrapped),
-            of("neon-dotprod", "depthwise::Depthwise")
+            place("NeonDotprod", wrapped),
+            expected("neon-dotprod", depthwise, depthwise, 0)
         );
+        let mix = "attention::simd::mix::Mix";
         assert_eq!(
-            name("NeonI8mm", "vitlet_kernels::attention::simd::mix::Mix<4>"),
-            of("neon-i8mm", "attention::simd::mix::Mix")
+            place("NeonI8mm", &format!("vitlet_kernels::{mix}<4>")),
+            expected("neon-i8mm", &format!("{mix}<4>"), &format!("{mix}<_>"), 4)
         );
-        assert_eq!(name("Neon", "vitlet_kernels::layernorm::LayerNorm"), None);
-        assert_eq!(place("vitlet_kernels::linear::Linear::run"), None);
+        assert_eq!(place("Neon", "vitlet_kernels::layernorm::LayerNorm"), None);
+        assert_eq!(Place::of("vitlet_kernels::linear::Linear::run"), None);
     }
 
     /// Three instructions on two units, 100 passes.
