@@ -33,6 +33,7 @@ fn edge_shapes() {
             (48, 13),
             (64, 16),
             (147, 33),
+            (32, 77),
         ] {
             for form in FORMS {
                 linear(rows, k, n, form, Fill::Random, 7, 1);
@@ -48,6 +49,8 @@ fn extremes() {
             // From all-zero to saturated outputs.
             for gain in [-40, 3, 7, 15, 17, 22, 29] {
                 linear(11, 100, 20, form, fill, gain, 2);
+                // Two tiles of 32 columns, one of 8, and part of one.
+                linear(13, 100, 77, form, fill, gain, 2);
             }
         }
     }
@@ -57,7 +60,7 @@ fn extremes() {
 #[test]
 fn long_rows() {
     for fill in FILLS {
-        linear(9, 4096, 8, Form::S32, fill, 22, 3);
+        linear(9, 4096, 40, Form::S32, fill, 22, 3);
     }
 }
 
@@ -126,7 +129,7 @@ fn pooled() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
-    fn any(rows in 1_usize..30, k in 1_usize..200, n in 1_usize..40, form in 0..FORMS.len(), fill in 0..FILLS.len(),
+    fn any(rows in 1_usize..30, k in 1_usize..200, n in 1_usize..80, form in 0..FORMS.len(), fill in 0..FILLS.len(),
            gain in -10..25, seed: u64) {
         linear(rows, k, n, FORMS[form], FILLS[fill], gain, seed);
     }
