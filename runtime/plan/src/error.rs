@@ -111,6 +111,7 @@ pub enum Section {
     Header,
     Tensor,
     Op,
+    Strips,
     Blob,
     Label,
 }
@@ -121,6 +122,7 @@ impl Section {
             Section::Header => "header",
             Section::Tensor => "tensor",
             Section::Op => "op",
+            Section::Strips => "strips",
             Section::Blob => "blob",
             Section::Label => "label",
         }
@@ -240,6 +242,14 @@ pub enum Problem {
     NotWritten { tensor: u32 },
     #[error("tensor {tensor} is read, but op {by} has overwritten its memory")]
     Clobbered { tensor: u32, by: usize },
+    #[error("{field} must be ascending, from 1 on")]
+    Unsorted { field: &'static str },
+    #[error("op {op} of the group {what}")]
+    BadStrips { op: usize, what: &'static str },
+    #[error(
+        "tensor {tensor} holds only some rows at a time: only the ops that run strip by strip with the one that writes it may use it"
+    )]
+    Held { tensor: u32 },
     #[error("the output view must be dense (every element of the tensor written once)")]
     SparseOutput,
     #[error("{0}")]

@@ -11,10 +11,11 @@ use bytemuck::AnyBitPattern;
 use crate::error::{Place, PlanError, Problem, Section, ShortName};
 use crate::format::{
     ALIGN, BLOB_LEN, FILE_ALIGN, HEADER_LEN, LABEL_LEN, MAGIC, MAX_OPS, MAX_PARTS, MAX_TENSORS,
-    NONE, OP_LEN, OP_OUTPUT_WORD, OP_WORDS, TARGET_PORTABLE, TENSOR_LEN, TENSOR_PARTS_WORD,
-    TENSOR_SCALES_WORD, VERSION, align_up, checksum, header, word,
+    NONE, OP_LEN, OP_OUTPUT_WORD, OP_WORDS, STRIPS_LEN, TARGET_PORTABLE, TENSOR_LEN,
+    TENSOR_PARTS_WORD, TENSOR_SCALES_WORD, VERSION, align_up, checksum, header, word,
 };
 use crate::op::{Contents, Op};
+use crate::strips::Strips;
 use crate::tensor::{DType, Tensor, TensorId};
 
 /// A file whose sections are known to lie inside it.
@@ -23,6 +24,7 @@ pub(crate) struct File<'a> {
     bytes: &'a [u8],
     tensors: Table,
     ops: Table,
+    strips: Table,
     blobs: Table,
     labels: Table,
     strings: &'a str,
@@ -84,11 +86,19 @@ impl<'a> File<'a> {
             OP_LEN,
             MAX_OPS,
         )?;
+        let strips = table(
+            bytes,
+            Section::Strips,
+            header::STRIPS,
+            ops.end(),
+            STRIPS_LEN,
+            MAX_OPS / 2,
+        )?;
         let blobs = table(
             bytes,
             Section::Blob,
             header::BLOBS,
-            ops.end(),
+            strips.end(),
             BLOB_LEN,
             usize::MAX,
         )?;
@@ -136,6 +146,7 @@ impl<'a> File<'a> {
             bytes,
             tensors,
             ops,
+            strips,
             blobs,
             labels,
             strings,
@@ -155,6 +166,31 @@ impl<'a> File<'a> {
 
     pub(crate) fn op_count(&self) -> usize {
         self.ops.count
+    }
+
+    pub(crate) fn strips_count(&self) -> usize {
+        self.strips.count
+    }
+
+    /// The words of a strips record.
+    pub(crate) fn strips_record(&self, index: usize) -> Option<[u32; 3]> {
+        if index >= self.strips.count {
+            return None;
+        }
+        let at = self.strips.at(index);
+        Some(core::array::from_fn(|i| {
+            word(self.bytes, at + 4 * i).unwrap_or_default()
+        }))
+    }
+
+    /// A group of ops, its ops having been verified before.
+    pub(crate) fn verified_strips(&self, index: usize) -> Result<Strips<'a>, PlanError> {
+        Strips::decode(self, index).map_err(|problem| self.strips_error(index, problem))
+    }
+
+    pub(crate) fn strips_error(&self, index: usize, problem: Problem) -> PlanError {
+        let place = self.strips.place(index.min(self.strips.count), "");
+        PlanError::Invalid { place, problem }
     }
 
     pub(crate) fn label_count(&self) -> usize {
@@ -333,10 +369,11 @@ impl<'a> File<'a> {
             scale: f32::from_bits(w(8)),
             scales: &[],
             zero_point: w(9) as i32,
+            held: w(12),
         })
     }
 
-    fn decode_op(&self, index: usize, contents: Contents) -> Result<Op<'a>, Problem> {
+    pub(crate) fn decode_op(&self, index: usize, contents: Contents) -> Result<Op<'a>, Problem> {
         if index >= self.ops.count {
             return Err(no_such(index, self.ops.count));
         }
@@ -480,6 +517,7 @@ fn table(
         Section::Header => "header",
         Section::Tensor => "tensor section",
         Section::Op => "op section",
+        Section::Strips => "strips section",
         Section::Blob => "blob section",
         Section::Label => "label section",
     };

@@ -7,9 +7,10 @@
 //! | section | starts at | entries |
 //! |---|---|---|
 //! | header | 0 | 256 bytes |
-//! | tensors | 256 | records of 12 words |
+//! | tensors | 256 | records of 13 words |
 //! | ops | after the tensors | records of 48 words |
-//! | blobs | after the ops | records of 2 words |
+//! | strips | after the ops | records of 3 words |
+//! | blobs | after the strips | records of 2 words |
 //! | labels | after the blobs | string references of 2 words |
 //! | strings | after the labels | UTF-8 text without terminators or control characters |
 //! | data | next multiple of 64 | the arrays, each at a multiple of 64 |
@@ -43,7 +44,8 @@
 //! | 140 | reserved | 0 |
 //! | 144 | model_sha256 `[u8; 32]` | of the ONNX file |
 //! | 176 | ranges_sha256 `[u8; 32]` | of the calibration ranges |
-//! | 208 | reserved | 0, up to byte 256 |
+//! | 208 | strips | offset, count |
+//! | 216 | reserved | 0, up to byte 256 |
 //!
 //! # Tensor record
 //!
@@ -57,6 +59,10 @@
 //! | 9 | zero point (i32) |
 //! | 10 | scales (f32 blob or [`NONE`]): only if word 8 is 0; their number n divides the channels C, and channel c has scale ⌊c·n/C⌋ |
 //! | 11 | number of parts, at most [`MAX_PARTS`] |
+//! | 12 | rows in memory at a time, if that is not all of them; otherwise 0 |
+//!
+//! A tensor with word 12 holds only so many consecutive rows: those that ops of one strip group (below) still need. It has no parts,
+//! and only ops of that group write and read it.
 //!
 //! A tensor's parts are the records right after its own. They are the tensor cut between rows, in order and completely: dtype,
 //! channels, scale, zero point and scales are the whole's, their rows add up to its rows, and each starts where the one before ends.
@@ -91,6 +97,20 @@
 //! | max pool | shape, type |
 //! | group norm | as layer norm's, up to output |
 //!
+//! # Strips record
+//!
+//! | word | field |
+//! |---|---|
+//! | 0 | first op |
+//! | 1 | number of ops, 2 to [`MAX_STRIP_OPS`] |
+//! | 2 | where strips end (u32 blob): rows of the last op's result, ascending, the last one all its rows |
+//!
+//! The ops of a group run in turn on one strip of rows after the other, not one op after the other. Their results have equally many
+//! rows; a row of one needs the same rows of what the op reads, and those above and below under its window, if it is a convolution.
+//! An op is therefore so many rows ahead that the ops after it find all they need; how far follows from the windows:
+//! [`Strips`](crate::Strips) computes it. An attention reads whole tensors, so none that its group writes.
+//! Groups are in the order of their ops and share none.
+//!
 //! # Blob record
 //!
 //! Word 0 is the offset in the data section, word 1 the length in bytes (at least 1). The first blob is at 0, each next one at the
@@ -99,7 +119,7 @@
 /// The first eight bytes. The high bit, the line ends and the control character reveal transfers that are not 8-bit clean.
 pub const MAGIC: [u8; 8] = *b"\x89VITL\r\n\x1a";
 /// The version of this format that the crate reads and writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The target tag of plans every kernel reads in place.
 pub const TARGET_PORTABLE: u32 = 0;
 /// "No tensor", "no table".
@@ -113,17 +133,21 @@ pub const FILE_ALIGN: usize = 16;
 pub const MAX_OPS: usize = 4096;
 /// Most tensors a plan may have.
 pub const MAX_TENSORS: usize = 8192;
+/// Most ops that may run strip by strip together: a reader keeps them all at hand.
+pub const MAX_STRIP_OPS: usize = 6;
 /// Most parts a tensor may have.
 pub const MAX_PARTS: usize = 32;
 
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 256;
 /// Bytes of a tensor record.
-pub const TENSOR_LEN: usize = 48;
+pub const TENSOR_LEN: usize = 52;
 /// The word of a tensor record that names its scales.
 pub(crate) const TENSOR_SCALES_WORD: usize = 10;
 /// The word of a tensor record that holds the number of parts.
 pub(crate) const TENSOR_PARTS_WORD: usize = 11;
+/// Bytes of a strips record.
+pub const STRIPS_LEN: usize = 12;
 /// Bytes of an op record.
 pub const OP_LEN: usize = 4 * OP_WORDS;
 /// Words of an op record.
@@ -166,7 +190,8 @@ pub mod header {
     pub const RESERVED_0: usize = 140;
     pub const MODEL_SHA256: usize = 144;
     pub const RANGES_SHA256: usize = 176;
-    pub const RESERVED_1: usize = 208;
+    pub const STRIPS: usize = 208;
+    pub const RESERVED_1: usize = 216;
 }
 
 /// Reads the little-endian word at byte `at`; `None` past the end.

@@ -10,6 +10,7 @@
 //! | `file` | the shell: identity, checksum, sections, strings, blobs |
 //! | `op`, `tensor` | records |
 //! | `verify` | what must hold between records: types, sizes, memory |
+//! | `strips` | [`Strips`]: ops that run strip by strip, so that what lies between them never exists whole |
 //! | `values` | the order of writes and reads: that every op finds what it means to read |
 //! | `plan` | [`Plan`], what a program asks |
 //! | `writer` | [`PlanBuilder`] (feature `writer`) |
@@ -30,6 +31,7 @@ mod file;
 pub mod format;
 mod op;
 mod plan;
+mod strips;
 mod tensor;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -41,8 +43,9 @@ mod writer;
 #[cfg(feature = "alloc")]
 pub use aligned::AlignedBytes;
 pub use error::{Place, PlanError, Problem, Section, ShortName};
-pub use op::{Op, OpKind};
+pub use op::{Halo, Op, OpKind, Strip};
 pub use plan::{Plan, Provenance};
+pub use strips::{StripOp, Strips};
 pub use tensor::{DType, Tensor, TensorId};
 #[cfg(feature = "writer")]
 pub use writer::{Metadata, PlanBuilder, WriteError};

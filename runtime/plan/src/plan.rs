@@ -7,6 +7,7 @@ use crate::error::PlanError;
 use crate::file::File;
 use crate::format::{ALIGN, TENSOR_LEN, header};
 use crate::op::Op;
+use crate::strips::Strips;
 use crate::tensor::{Tensor, TensorId};
 use crate::verify::{Facts, verify};
 
@@ -54,6 +55,14 @@ impl<'a> Plan<'a> {
     /// The ops in the order of execution.
     pub fn ops(&self) -> impl ExactSizeIterator<Item = Op<'a>> + use<'a> {
         Ops {
+            file: self.file,
+            next: 0,
+        }
+    }
+
+    /// The groups of ops that run strip by strip, in the order of their ops.
+    pub fn strips(&self) -> impl ExactSizeIterator<Item = Strips<'a>> + use<'a> {
+        StripGroups {
             file: self.file,
             next: 0,
         }
@@ -203,6 +212,7 @@ impl<'a> Plan<'a> {
             scale: 0.0,
             scales: &[],
             zero_point: 0,
+            held: 0,
         };
         // `verify` has read the tensor, so the default is never taken.
         self.file.tensor(id.index()).unwrap_or(EMPTY)
@@ -237,6 +247,7 @@ macro_rules! records {
 }
 
 records!(Ops, Op<'a>, op_count, verified_op);
+records!(StripGroups, Strips<'a>, strips_count, verified_strips);
 records!(Tensors, Tensor<'a>, tensor_count, tensor);
 records!(Labels, &'a str, label_count, label);
 

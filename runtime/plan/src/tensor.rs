@@ -28,7 +28,7 @@ impl DType {
     }
 
     /// Whether elements are floating-point numbers. [`Plan::float_ops`](crate::Plan::float_ops) counts the ops that touch such a
-    /// tensor; version 2 of the format has none, so a plan of it cannot compute in floats between ops.
+    /// tensor; version 3 of the format has none, so a plan of it cannot compute in floats between ops.
     pub const fn is_float(self) -> bool {
         match self {
             DType::S8 | DType::S16 | DType::S32 => false,
@@ -90,6 +90,9 @@ pub struct Tensor<'a> {
     pub scales: &'a [f32],
     /// The integer that stands for 0.
     pub zero_point: i32,
+    /// Rows in memory at a time, if that is not all of them (0): the tensor lies between ops that run strip by strip, see
+    /// [`Strips`](crate::Strips).
+    pub held: u32,
 }
 
 impl Tensor<'_> {
@@ -103,8 +106,30 @@ impl Tensor<'_> {
     /// The bytes it occupies in the arena; `None` when they do not fit a `usize`.
     pub fn arena_range(&self) -> Option<Range<usize>> {
         let start = usize::try_from(self.offset).ok()?;
-        let len = self.elements()?.checked_mul(self.dtype.size())?;
+        let rows = match self.held {
+            0 => self.rows()?,
+            held => usize::try_from(held).ok()?,
+        };
+        let len = rows.checked_mul(self.row_len()?)?;
         Some(start..start.checked_add(len)?)
+    }
+
+    /// The bytes of some of its rows, of which the first in memory is row `base`. `None` if they are not all there.
+    pub fn rows_range(&self, base: usize, rows: Range<usize>) -> Option<Range<usize>> {
+        let (whole, row) = (self.arena_range()?, self.row_len()?);
+        let at = |r: usize| {
+            whole
+                .start
+                .checked_add(r.checked_sub(base)?.checked_mul(row)?)
+        };
+        let range = at(rows.start)?..at(rows.end)?;
+        (range.start <= range.end && range.end <= whole.end).then_some(range)
+    }
+
+    /// Bytes of a row.
+    fn row_len(&self) -> Option<usize> {
+        let channels = usize::try_from(self.shape[3]).ok()?;
+        channels.checked_mul(self.dtype.size())
     }
 
     /// Number of rows: the shape without its last axis. `None` when it does not fit a `usize`.
@@ -141,6 +166,14 @@ impl Tensor<'_> {
                 field: "end in the arena",
                 value: range.end as u64,
                 limit: arena as u64,
+            });
+        }
+        let rows = self.rows().unwrap_or(usize::MAX);
+        if self.held as usize >= rows {
+            return Err(Problem::OutOfRange {
+                field: "rows in memory at a time",
+                value: self.held.into(),
+                limit: rows as u64 - 1,
             });
         }
         if self.scale.to_bits() != 0 && !is_scale(self.scale) {

@@ -10,6 +10,7 @@ use crate::error::{PlanError, Problem};
 use crate::file::{File, header_error};
 use crate::format::{ALIGN, MAX_OPS, MAX_PARTS, align_up, header};
 use crate::op::{Contents, Op, Operand, Size};
+use crate::strips;
 use crate::tensor::{DType, Tensor, TensorId, overlap};
 use crate::values::check_value;
 
@@ -57,6 +58,7 @@ pub(crate) fn verify(file: &File<'_>) -> Result<Facts, PlanError> {
         check_op(file, &op, index, &mut facts, &mut minima)
             .map_err(|problem| file.op_error(index, problem))?;
     }
+    strips::check(file)?;
     check_value(file, input, output, file.op_count(), |_| ())
         .map_err(|problem| header_error(header::OUTPUT, problem))?;
     check_arena_fits(&facts)?;
@@ -96,6 +98,7 @@ fn check_parts(file: &File<'_>, index: usize) -> Result<(), Problem> {
         return Ok(());
     }
     let whole = file.decode_tensor(index)?;
+    held_whole(TensorId(index as u32), &whole)?;
     let end = |of: &Tensor<'_>| of.arena_range().map_or(usize::MAX, |range| range.end);
     let mut next = whole.offset as usize;
     for part in 0..count {
@@ -108,9 +111,12 @@ fn check_parts(file: &File<'_>, index: usize) -> Result<(), Problem> {
             && record.shape[3] == whole.shape[3]
             && record.zero_point == whole.zero_point
             && record.scale.to_bits() == whole.scale.to_bits()
-            && file.scales_word(at) == file.scales_word(index);
+            && file.scales_word(at) == file.scales_word(index)
+            && record.held == 0;
         if !same {
-            return Err(bad("differs from it in type, channels or quantisation"));
+            return Err(bad(
+                "differs from it in type, channels, quantisation or rows in memory",
+            ));
         }
         if record.offset as usize != next {
             return Err(bad("does not start where the one before ends"));
@@ -176,6 +182,7 @@ fn check_input(file: &File<'_>, input: TensorId) -> Result<Preprocess, PlanError
         }),
     };
     dtype("input", &tensor, DType::S8)
+        .and_then(|()| held_whole(input, &tensor))
         .and_then(|()| shape("input batch", n, 1))
         .and_then(|()| shape("input channels", channels, 3))
         .map_err(|problem| header_error(header::INPUT, problem))?;
@@ -229,6 +236,7 @@ fn check_logits(file: &File<'_>, output: TensorId) -> Result<(), PlanError> {
     let tensor = file.tensor(output.index())?;
     let check = || {
         dtype("output", &tensor, DType::S32)?;
+        held_whole(output, &tensor)?;
         if tensor.scale <= 0.0 {
             return Err(Problem::BadFloat {
                 field: "scale of the output",
@@ -264,15 +272,28 @@ fn check_op(
     let out_range = output
         .arena_range()
         .ok_or(Problem::TooLarge { field: "output" })?;
+    let group = strips::group_of(file, index);
+    if output.held != 0 && group.is_none() {
+        return Err(Problem::Held {
+            tensor: op.output.0,
+        });
+    }
     let mut floats = output.dtype.is_float();
     for (id, operand) in op.reads() {
         let read = file.decode_tensor(id.index())?;
         check_operand(&operand, &read)?;
         floats |= read.dtype.is_float();
-        let mut minimum = false;
+        let (mut minimum, mut held) = (false, true);
         check_value(file, facts.input, id, index, |writer| {
             minimum |= operand.symmetric && minima.may_be_written(writer);
+            held &= group
+                .as_ref()
+                .zip(writer)
+                .is_some_and(|(ops, op)| ops.contains(&op));
         })?;
+        if read.held != 0 && !held {
+            return Err(Problem::Held { tensor: id.0 });
+        }
         if minimum {
             return Err(Problem::NotSymmetric {
                 field: operand.field,
@@ -294,6 +315,14 @@ fn check_op(
     let scratch = align_up(op.kind.scratch_len()).ok_or(Problem::TooLarge { field: "scratch" })?;
     facts.scratch_len = facts.scratch_len.max(scratch);
     Ok(())
+}
+
+/// A tensor that is used outside a group of strips has all its rows in memory.
+fn held_whole(id: TensorId, tensor: &Tensor<'_>) -> Result<(), Problem> {
+    match tensor.held {
+        0 => Ok(()),
+        _ => Err(Problem::Held { tensor: id.0 }),
+    }
 }
 
 fn dtype(field: &'static str, tensor: &Tensor<'_>, expected: DType) -> Result<(), Problem> {

@@ -7,6 +7,7 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use thiserror::Error;
 use vitlet_preprocess::{Interpolation, Preprocess, Resize};
@@ -14,8 +15,8 @@ use vitlet_preprocess::{Interpolation, Preprocess, Resize};
 use crate::aligned::AlignedBytes;
 use crate::error::PlanError;
 use crate::format::{
-    BLOB_LEN, HEADER_LEN, LABEL_LEN, MAGIC, NONE, OP_LEN, OP_WORDS, TARGET_PORTABLE, TENSOR_LEN,
-    VERSION, align_up, checksum, header,
+    BLOB_LEN, HEADER_LEN, LABEL_LEN, MAGIC, NONE, OP_LEN, OP_WORDS, STRIPS_LEN, TARGET_PORTABLE,
+    TENSOR_LEN, VERSION, align_up, checksum, header,
 };
 use crate::op::Op;
 use crate::plan::{Plan, Provenance};
@@ -64,6 +65,7 @@ const TENSOR_TOO_LARGE: WriteError = WriteError::TooLarge { what: "tensor" };
 pub struct PlanBuilder {
     tensors: Vec<u8>,
     ops: Vec<u8>,
+    strips: Vec<u8>,
     pub(crate) blobs: Blobs,
     strings: Strings,
     arena: usize,
@@ -141,6 +143,7 @@ impl PlanBuilder {
                 zero_point,
                 scales,
                 parts,
+                tensor.held,
             ],
         );
         let id = TensorId(self.tensor_count);
@@ -159,6 +162,18 @@ impl PlanBuilder {
         Ok(())
     }
 
+    /// Lets `ops`, which are or will be added, run strip by strip; `ends` are the rows of the last op's result where strips end, see
+    /// [`format`](crate::format). Groups are added in the order of their ops.
+    ///
+    /// # Errors
+    /// [`WriteError::TooLarge`] if they do not fit.
+    pub fn add_strips(&mut self, ops: Range<usize>, ends: &[u32]) -> Result<(), WriteError> {
+        let (first, count) = (to_word(ops.start, "op")?, to_word(ops.len(), "ops")?);
+        let ends = self.blobs.add_u32(ends)?;
+        push_words(&mut self.strips, &[first, count, ends]);
+        Ok(())
+    }
+
     /// Lays out the file, and reads it back to make sure that it loads.
     ///
     /// # Errors
@@ -173,6 +188,7 @@ impl PlanBuilder {
         self.write_metadata(&mut file, metadata)?;
         file.section(header::TENSORS, &self.tensors, TENSOR_LEN)?;
         file.section(header::OPS, &self.ops, OP_LEN)?;
+        file.section(header::STRIPS, &self.strips, STRIPS_LEN)?;
         file.section(header::BLOBS, &self.blobs.records, BLOB_LEN)?;
         file.section(header::LABELS, &labels, LABEL_LEN)?;
         file.section(header::STRINGS, self.strings.text.as_bytes(), 1)?;

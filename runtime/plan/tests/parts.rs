@@ -50,6 +50,7 @@ fn add_tensors(builder: &mut PlanBuilder) -> Vec<TensorId> {
         scale: 0.5,
         scales: &[],
         zero_point: 0,
+        held: 0,
     };
     let half = [1, 8, 16, 3];
     let mut ids = Vec::new();

@@ -44,6 +44,7 @@ mod tests {
             scale,
             scales: &[],
             zero_point,
+            held: 0,
         }
     }
 

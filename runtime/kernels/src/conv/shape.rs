@@ -1,5 +1,7 @@
 //! The geometry shared by convolution and depthwise convolution.
 
+use core::ops::Range;
+
 use crate::ParamError;
 use crate::error::{rule, size};
 use crate::gemm::TENSOR_MAX;
@@ -105,6 +107,34 @@ impl ConvShape {
 }
 
 impl ConvShape {
+    /// The same convolution for the output's pixel rows `rows` only, and the input's pixel rows it then reads, without those of the
+    /// padding. `None` if there are no such rows, or the shape contradicts itself.
+    #[must_use]
+    pub fn strip(&self, rows: Range<usize>) -> Option<(Self, Range<usize>)> {
+        let last = rows.end.checked_sub(1)?;
+        if rows.is_empty() || rows.end > self.out_h as usize {
+            return None;
+        }
+        let (top, bottom) = (
+            self.start(0, rows.start),
+            self.start(0, last) + self.kernel[0] as isize,
+        );
+        let inside = |row: isize| row.clamp(0, self.in_h as isize);
+        let size = |rows: isize| u32::try_from(rows).ok();
+        let strip = Self {
+            in_h: size(inside(bottom) - inside(top))?,
+            out_h: u32::try_from(rows.len()).ok()?,
+            pad: [
+                size(inside(top) - top)?,
+                self.pad[1],
+                size(bottom - inside(bottom))?,
+                self.pad[3],
+            ],
+            ..*self
+        };
+        Some((strip, inside(top) as usize..inside(bottom) as usize))
+    }
+
     /// Whether output pixels are input pixels times a matrix.
     pub(crate) fn is_pointwise(&self) -> bool {
         self.kernel == [1, 1] && self.stride == [1, 1]

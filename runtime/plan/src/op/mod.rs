@@ -9,15 +9,19 @@
 //! | here | what an op is, and what it asks of its tensors |
 //! | `decode` | from words to parameters |
 //! | `encode` | from parameters to words (feature `writer`), in the same order |
+//! | `strip` | an op for some rows of its result only |
 
 mod decode;
 #[cfg(feature = "writer")]
 mod encode;
+mod strip;
 
 use vitlet_kernels::{
     Add, Addend, Attention, Conv, Depthwise, Gemm, GroupNorm, InType, K_ALIGN, LayerNorm, Linear,
     MaxPool, Mul, NR, NormOutput, Operand as Rows, Output, PoolLinear, Requantise, Term, padded_k,
 };
+
+pub use strip::{Halo, Strip};
 
 use crate::error::Problem;
 use crate::tensor::{DType, TensorId};

@@ -10,10 +10,10 @@
 //! | qkv: linear 8 → 24 | norm1 | s8, minimum −127 | a scale for each head |
 //! | attention, 2 heads of 4 | qkv, three views | s8, in norm1's memory | one tensor for q, k and v |
 //! | proj: linear 8 → 8 | attention, stream | stream, in place | residual |
-//! | norm2, fc1: linear 8 → 16 | stream | s8 | table |
+//! | norm2, fc1: linear 8 → 16 | stream | s8 | table; up to fc2 they run in strips of 2 pixel rows |
 //! | dwconv: 3×3 | fc1 | s8 | table, pad bytes |
 //! | fc2: linear 16 → 8 | dwconv, stream | s16 elsewhere | residual that must be copied |
-//! | norm_w, qkv_w, windows: attention | stream2 | s8 | four shifted windows of 4×4: row tables, bias by distance, mask |
+//! | norm_w, qkv_w, windows: attention | stream2 | s8 | four shifted windows of 4×4: row tables, bias by distance, mask; in strips |
 //! | shortcut: add | windows, norm_w | s8 | two s8 tensors |
 //! | qkv_t, tokens: attention | shortcut | s8, 68 rows in two parts | a constant token in each window, bias for each pair |
 //! | between: linear 8 → 16 | tokens' first part | s8 | a slice |
@@ -59,7 +59,15 @@ pub const TINY_CLASSES: usize = 10;
 
 /// The plan of the tiny network whose parameters come from `seed`.
 pub fn tiny_plan(seed: u64) -> AlignedBytes {
-    let mut net = Net::new(seed);
+    plan(Net::new(seed, true))
+}
+
+/// The same network, each of whose ops runs whole.
+pub fn tiny_plan_without_strips(seed: u64) -> AlignedBytes {
+    plan(Net::new(seed, false))
+}
+
+fn plan(mut net: Net) -> AlignedBytes {
     let image = net.tensor("image", DType::S8, [1, 16, 16, 3], 0);
     let stream = global_block(&mut net, image);
     let shortcut = window_block(&mut net, stream);
@@ -89,11 +97,11 @@ fn global_block(net: &mut Net, image: TensorId) -> TensorId {
         sizes,
         Epilogue::Stream,
     );
-    let norm2 = net.tensor("norm2", DType::S8, [1, 1, 64, 8], 0);
+    let norm2 = net.held("norm2", [1, 1, 64, 8], 0, 24);
     net.layer_norm("norm2", stream, norm2, [64, 8], NormOutput::S8);
-    let fc1 = net.tensor("fc1", DType::S8, [1, 8, 8, 16], 2304);
+    let fc1 = net.held("fc1", [1, 8, 8, 16], 4352, 32);
     net.linear("fc1", (norm2, None), fc1, [64, 8, 16], Epilogue::Table);
-    let dwconv = net.tensor("dwconv", DType::S8, [1, 8, 8, 16], 3328);
+    let dwconv = net.held("dwconv", [1, 8, 8, 16], 3328, 16);
     let pixels = shape([8, 8, 16], [8, 8, 16], 3, 1, 1);
     net.depthwise("dwconv", fc1, dwconv, pixels);
     let moved = net.tensor("stream2", DType::S16, [1, 8, 8, 8], 1792);
@@ -105,6 +113,7 @@ fn global_block(net: &mut Net, image: TensorId) -> TensorId {
         sizes,
         Epilogue::Stream,
     );
+    net.end_strips(4, &[16, 32, 48, 64]);
     moved
 }
 
@@ -114,11 +123,12 @@ fn window_block(net: &mut Net, stream: TensorId) -> TensorId {
     net.layer_norm("norm_w", stream, norm, [64, 8], NormOutput::S8);
     let qkv = net.per_head("qkv_w", 2816);
     net.linear("qkv_w", (norm, None), qkv, [64, 8, 24], Epilogue::Symmetric);
-    let windows = net.tensor("windows", DType::S8, [1, 1, 64, 8], 512);
+    let windows = net.held("windows", [1, 1, 64, 8], 512, 30);
     net.attention("windows", [Some(qkv); 3], windows, &Seen::shifted_windows());
     let shortcut = net.tensor("shortcut", DType::S8, [1, 1, 64, 8], 1024);
     let terms = (Operand::s8(windows), Second::Tensor(Operand::s8(norm)));
     net.add("shortcut", terms, shortcut, [64, 8], Epilogue::Plain);
+    net.end_strips(2, &[13, 43, 64]);
     shortcut
 }
 

@@ -18,7 +18,7 @@ use crate::format::align_up;
 use crate::{AlignedBytes, DType, Metadata, Op, OpKind, PlanBuilder, Provenance, Tensor, TensorId};
 
 /// The first byte of the arena behind those of the tensors placed by hand.
-const BY_HAND: usize = 4352;
+const BY_HAND: usize = 5376;
 
 /// What an op does with its rounded sums.
 #[derive(Clone, Copy)]
@@ -278,16 +278,44 @@ pub(super) struct Net {
     builder: PlanBuilder,
     /// Where the next tensor goes that is not placed by hand.
     next: usize,
+    /// Ops so far.
+    ops: usize,
+    /// Whether groups of ops run strip by strip.
+    strips: bool,
 }
 
 impl Net {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, strips: bool) -> Self {
         Net {
             random: Random(seed),
             seed,
             builder: PlanBuilder::new(),
             next: BY_HAND,
+            ops: 0,
+            strips,
         }
+    }
+
+    /// Ends a group of `ops` ops, which run strip by strip.
+    pub(super) fn end_strips(&mut self, ops: usize, ends: &[u32]) {
+        if self.strips {
+            self.builder
+                .add_strips(self.ops - ops..self.ops, ends)
+                .expect("few ops");
+        }
+    }
+
+    /// As `tensor`; of its rows only `held` are in memory at a time, if there are strips.
+    pub(super) fn held(
+        &mut self,
+        name: &str,
+        shape: [u32; 4],
+        offset: usize,
+        held: u32,
+    ) -> TensorId {
+        let mut tensor = tensor(name, DType::S8, shape, offset);
+        tensor.held = if self.strips { held } else { 0 };
+        self.builder.add_tensor(&tensor).expect("small tensor")
     }
 
     /// A tensor at a place of the caller's choice.
@@ -341,6 +369,7 @@ impl Net {
         inputs: [Option<TensorId>; 3],
         output: TensorId,
     ) {
+        self.ops += 1;
         self.builder
             .add_op(&Op {
                 name,
@@ -706,6 +735,7 @@ fn tensor(name: &str, dtype: DType, shape: [u32; 4], offset: usize) -> Tensor<'_
         },
         scales: &[],
         zero_point: 0,
+        held: 0,
     }
 }
 
