@@ -32,7 +32,7 @@ fn title(plan: &Plan<'_>, op: &Op<'_>) -> String {
 fn op(
     group: &mut BenchmarkGroup<'_, WallTime>,
     plan: &Plan<'_>,
-    op: &Op<'_>,
+    (index, op): (usize, &Op<'_>),
     title: &str,
     arena: &mut [u8],
 ) -> Result<()> {
@@ -46,9 +46,11 @@ fn op(
     group.throughput(Throughput::Elements(work));
     for kernel in Kernel::available() {
         let mut engine = Engine::new(plan, kernel);
-        engine.run_single(arena, op)?;
+        engine.run_single(arena, index)?;
         let id = BenchmarkId::new(title, kernel.name());
-        group.bench_function(id, |bencher| bencher.iter(|| engine.run_single(arena, op)));
+        group.bench_function(id, |bencher| {
+            bencher.iter(|| engine.run_single(arena, index))
+        });
     }
     Ok(())
 }
@@ -59,11 +61,11 @@ fn kernels(criterion: &mut Criterion) -> Result<()> {
         let plan = network.plan()?;
         let mut arena = AlignedBytes::zeroed(plan.arena_len(1));
         Engine::new(&plan, Kernel::detect()).run(&mut arena, &image(&plan))?;
-        for planned in plan.ops() {
+        for (index, planned) in plan.ops().enumerate() {
             let (kind, title) = (planned.kind.name(), title(&plan, &planned));
             if seen.insert((kind, title.clone())) {
                 let mut group = criterion.benchmark_group(kind);
-                op(&mut group, &plan, &planned, &title, &mut arena)?;
+                op(&mut group, &plan, (index, &planned), &title, &mut arena)?;
                 group.finish();
             }
         }

@@ -1,16 +1,17 @@
 //! [`Engine`]: one inference after another.
 
-use core::ops::Range;
-
 use bytemuck::try_cast_slice;
 use vitlet_kernels::Kernel;
-use vitlet_plan::{Op, Plan};
+use vitlet_plan::format::MAX_STRIP_OPS;
+use vitlet_plan::{Op, Plan, Strips};
 
 use crate::arena::{Arena, Split, range_of};
+use crate::piece::{Piece, Turn};
 use crate::rows::Work;
 use crate::{EngineError, MAX_THREADS, Serial, Threads};
 
-/// Sees every op's result: its index, the op, and the bytes of its output (little-endian machines: as the numbers lie in memory).
+/// Sees every op's result: its index, the op, and the bytes of its output (little-endian machines: as the numbers lie in memory). Of an
+/// op that runs strip by strip it is called for every strip of rows, from the first row to the last; other ops' strips come between.
 pub type Observer<'o> = dyn FnMut(usize, &Op<'_>, &[u8]) + 'o;
 
 /// Runs a plan with one kernel on given threads. Cheap to make: it holds references only.
@@ -65,7 +66,7 @@ impl<'p, T: Threads> Engine<'p, T> {
         self.run_traced(arena, image, &mut |_, _, _| {})
     }
 
-    /// As [`Engine::run`]; `observer` is called after every op.
+    /// As [`Engine::run`]; `observer` is called after every op, or strip of one.
     ///
     /// # Errors
     /// If the image or the arena does not fit the plan.
@@ -77,9 +78,21 @@ impl<'p, T: Threads> Engine<'p, T> {
     ) -> Result<&'m [i32], EngineError> {
         let Arena { tensors, scratch } = Arena::new(arena, self.plan, self.thread_count())?;
         self.load_image(tensors, image)?;
-        for (index, op) in self.plan.ops().enumerate() {
-            let output = self.run_op(index, &op, tensors, scratch)?;
-            observer(index, &op, output);
+        let mut groups = self.plan.strips().peekable();
+        let mut ops = self.plan.ops().enumerate();
+        while let Some((index, op)) = ops.next() {
+            let Some(strips) = groups.next_if(|group| group.ops().start == index) else {
+                let piece = Piece::whole(self.plan, index, &op);
+                let piece = piece.ok_or(EngineError::Memory { index })?;
+                observer(index, &op, self.run_piece(&piece, tensors, scratch)?);
+                continue;
+            };
+            let mut group = [const { None }; MAX_STRIP_OPS];
+            group[0] = Some(op);
+            for (slot, _) in group.iter_mut().zip(strips.ops()).skip(1) {
+                *slot = ops.next().map(|(_, op)| op);
+            }
+            self.run_strips(&strips, &group, tensors, scratch, observer)?;
         }
         let end = self.plan.ops().len();
         let logits =
@@ -89,14 +102,68 @@ impl<'p, T: Threads> Engine<'p, T> {
             .ok_or(EngineError::Memory { index: end })
     }
 
-    /// Runs one op of the plan on what the arena holds, to time it on its own. After a whole run that need not be the op's own
+    /// Runs op `index` of the plan on what the arena holds, to time it on its own. After a whole run that need not be the op's own
     /// inputs, whose place later tensors may have taken; it is bytes all the same.
     ///
     /// # Errors
-    /// If the arena does not fit the plan, or the op is not the plan's.
-    pub fn run_single(&mut self, arena: &mut [u8], op: &Op<'_>) -> Result<(), EngineError> {
+    /// If the arena does not fit the plan, or the plan has no such op.
+    pub fn run_single(&mut self, arena: &mut [u8], index: usize) -> Result<(), EngineError> {
+        let memory = EngineError::Memory { index };
         let Arena { tensors, scratch } = Arena::new(arena, self.plan, self.thread_count())?;
-        self.run_op(0, op, tensors, scratch).map(drop)
+        let mut groups = self.plan.strips();
+        let Some(strips) = groups.find(|group| group.ops().contains(&index)) else {
+            let op = self.plan.ops().nth(index).ok_or(memory)?;
+            let piece = Piece::whole(self.plan, index, &op).ok_or(memory)?;
+            return self.run_piece(&piece, tensors, scratch).map(drop);
+        };
+        let mut group = [const { None }; MAX_STRIP_OPS];
+        for (slot, op) in group
+            .iter_mut()
+            .zip(self.plan.ops().skip(strips.ops().start))
+        {
+            *slot = Some(op);
+        }
+        for strip in 0..strips.count() {
+            let turn = Turn {
+                plan: self.plan,
+                strips: &strips,
+                ops: &group,
+                strip,
+            };
+            if let Some(piece) = turn.piece(index).ok_or(memory)? {
+                self.run_piece(&piece, tensors, scratch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a group of ops strip by strip.
+    fn run_strips(
+        &self,
+        strips: &Strips<'p>,
+        ops: &[Option<Op<'p>>],
+        tensors: &mut [u8],
+        scratch: &mut [u8],
+        observer: &mut Observer<'_>,
+    ) -> Result<(), EngineError> {
+        for strip in 0..strips.count() {
+            let turn = Turn {
+                plan: self.plan,
+                strips,
+                ops,
+                strip,
+            };
+            for (index, op) in strips.ops().zip(ops.iter().flatten()) {
+                if let Some((kept, to)) = turn.slide(index) {
+                    tensors.copy_within(kept, to);
+                }
+                let piece = turn.piece(index).ok_or(EngineError::Memory { index })?;
+                if let Some(piece) = piece {
+                    observer(index, op, self.run_piece(&piece, tensors, scratch)?);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn thread_count(&self) -> usize {
@@ -122,60 +189,47 @@ impl<'p, T: Threads> Engine<'p, T> {
         Ok(())
     }
 
-    /// Runs one op; returns its output's bytes.
-    fn run_op<'t>(
+    /// Runs an op, or a strip of one; returns its output's bytes.
+    fn run_piece<'t>(
         &self,
-        index: usize,
-        op: &Op<'_>,
+        piece: &Piece<'_>,
         tensors: &'t mut [u8],
         scratch: &mut [u8],
     ) -> Result<&'t [u8], EngineError> {
-        let memory = EngineError::Memory { index };
-        let output = range_of(self.plan, op.output).ok_or(memory)?;
-        let mut split = Split::new(tensors, output.clone()).ok_or(memory)?;
-        self.bring_residual(op, &output, &mut split).ok_or(memory)?;
-        let inputs = self.inputs(op, &split).ok_or(memory)?;
+        let memory = EngineError::Memory { index: piece.index };
+        let mut split = Split::new(tensors, piece.output.clone()).ok_or(memory)?;
+        bring_residual(piece, &mut split).ok_or(memory)?;
+        let mut inputs: [&[u8]; 3] = [&[]; 3];
+        for (bytes, range) in inputs.iter_mut().zip(&piece.inputs) {
+            if let Some(range) = range {
+                *bytes = split.read(range.clone()).ok_or(memory)?;
+            }
+        }
         let work = Work {
-            index,
-            op,
+            index: piece.index,
+            op: &piece.op,
             kernel: self.kernel,
             inputs,
         };
         work.run(
             &self.threads,
+            piece.rows.clone(),
             split.output,
             scratch,
             self.plan.scratch_len(),
         )?;
         Ok(split.output)
     }
+}
 
-    /// Copies the residual to where the sum will be, unless it is there already.
-    fn bring_residual(
-        &self,
-        op: &Op<'_>,
-        output: &Range<usize>,
-        split: &mut Split<'_>,
-    ) -> Option<()> {
-        let Some(residual) = op.residual() else {
-            return Some(());
-        };
-        let residual = range_of(self.plan, residual)?;
-        if residual != *output {
-            let from = split.read(residual)?;
+/// Copies the residual to where the sum will be, unless it is there already.
+fn bring_residual(piece: &Piece<'_>, split: &mut Split<'_>) -> Option<()> {
+    match &piece.residual {
+        Some(residual) if *residual != piece.output => {
+            let from = split.read(residual.clone())?;
             split.output.get_mut(..from.len())?.copy_from_slice(from);
+            Some(())
         }
-        Some(())
-    }
-
-    /// The bytes an op reads, but for the residual.
-    fn inputs<'m>(&self, op: &Op<'_>, split: &Split<'m>) -> Option<[&'m [u8]; 3]> {
-        let mut inputs: [&[u8]; 3] = [&[]; 3];
-        for (bytes, id) in inputs.iter_mut().zip(op.operands()) {
-            if let Some(id) = id {
-                *bytes = split.read(range_of(self.plan, id)?)?;
-            }
-        }
-        Some(inputs)
+        _ => Some(()),
     }
 }

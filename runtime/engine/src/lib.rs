@@ -20,6 +20,7 @@
 //! | module | job |
 //! |---|---|
 //! | `engine` | [`Engine`]: the image in, op by op, the logits out |
+//! | `piece` | all of an op, or a strip of it: which rows, and where they lie |
 //! | `arena` | the arena's parts: what an op reads and what it writes are never the same bytes |
 //! | `rows` | one op's output rows split over threads |
 //! | `threads` | [`Threads`], implemented by whoever has threads; [`Serial`] has none |
@@ -35,6 +36,7 @@
 mod arena;
 mod engine;
 mod error;
+mod piece;
 mod rows;
 mod threads;
 

@@ -40,17 +40,18 @@ struct Job<'j> {
 }
 
 impl Work<'_> {
-    /// Computes all of `output`. `scratch` holds `scratch_len` bytes for each thread.
+    /// Computes `rows` of the op, which are all that `output` holds. `scratch` holds `scratch_len` bytes for each thread.
     pub(crate) fn run<T: Threads>(
         &self,
         threads: &T,
+        rows: Range<usize>,
         output: &mut [u8],
         scratch: &mut [u8],
         scratch_len: usize,
     ) -> Result<(), EngineError> {
         let mut jobs = [const { None }; MAX_THREADS];
-        let parts = self.parts(threads, output.len());
-        let count = self.split(&mut jobs[..parts], output, scratch, scratch_len)?;
+        let parts = self.parts(threads, rows.len(), output.len());
+        let count = self.split(&mut jobs[..parts], rows, output, scratch, scratch_len)?;
         threads.for_each(&mut jobs[..count], |job| {
             if let Some(job) = job {
                 job.result = self.run_rows(job);
@@ -63,17 +64,19 @@ impl Work<'_> {
     fn split<'j>(
         &self,
         jobs: &mut [Option<Job<'j>>],
+        all: Range<usize>,
         mut output: &'j mut [u8],
         mut scratch: &'j mut [u8],
         scratch_len: usize,
     ) -> Result<usize, EngineError> {
         const MEMORY: fn(usize) -> EngineError = |index| EngineError::Memory { index };
-        let rows = self.op.kind.rows();
-        let row_len = output.len().checked_div(rows).ok_or(MEMORY(self.index))?;
+        let row_len = output.len().checked_div(all.len());
+        let row_len = row_len.ok_or(MEMORY(self.index))?;
         let together = self.rows_together(jobs.len());
-        let count = jobs.len().min(rows.div_ceil(together));
+        let count = jobs.len().min(all.len().div_ceil(together));
         for (part, index) in jobs.iter_mut().take(count).zip(0..) {
-            let rows = share(rows, together, index, count);
+            let rows = share(all.len(), together, index, count);
+            let rows = all.start + rows.start..all.start + rows.end;
             let (mine, rest) = output
                 .split_at_mut_checked(rows.len() * row_len)
                 .ok_or(MEMORY(self.index))?;
@@ -91,10 +94,11 @@ impl Work<'_> {
         Ok(count)
     }
 
-    /// Over how many of the threads the op is worth splitting.
-    fn parts<T: Threads>(&self, threads: &T, output_len: usize) -> usize {
+    /// Over how many of the threads `rows` rows are worth splitting.
+    fn parts<T: Threads>(&self, threads: &T, rows: usize, output_len: usize) -> usize {
         let elements = output_len as u64 * ELEMENT_MACS;
-        let work = self.op.kind.macs().saturating_add(elements);
+        let macs = self.op.kind.macs() / self.op.kind.rows().max(1) as u64;
+        let work = macs.saturating_mul(rows as u64).saturating_add(elements);
         let worth = work / threads.least_work().max(1);
         let count = threads.count().clamp(1, MAX_THREADS);
         usize::try_from(worth).unwrap_or(count).clamp(1, count)

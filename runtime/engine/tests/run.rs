@@ -30,6 +30,25 @@ fn every_op_gives_the_same_bytes_on_any_kernel_and_any_number_of_threads() {
     }
 }
 
+/// Strips change where and when rows are computed, never what.
+#[test]
+fn strips_give_the_bytes_of_whole_ops() {
+    for seed in 0..20 {
+        let [strips, whole] = [
+            testing::tiny_plan(seed),
+            testing::tiny_plan_without_strips(seed),
+        ];
+        let [strips, whole] = [&strips, &whole].map(|bytes| Plan::parse(bytes).unwrap());
+        assert_eq!((strips.strips().len(), whole.strips().len()), (2, 0));
+        let image = testing::tiny_image(seed);
+        let expected = trace(&whole, Kernel::SCALAR, Serial, &image, 0).unwrap();
+        for threads in [1, 2, 3] {
+            let found = trace(&strips, Kernel::detect(), Scoped(threads), &image, 0xA5).unwrap();
+            assert_eq!(found, expected, "seed {seed}, {threads} threads");
+        }
+    }
+}
+
 /// The numeric contract in one number per seed: these are the same on every machine, and only a change of `docs/numerics.md` (or of
 /// the tiny network) may change them.
 #[test]
@@ -58,16 +77,20 @@ fn the_last_op_on_its_own_writes_the_logits_again() {
     let mut engine = Engine::new(&plan, Kernel::detect());
     let image = testing::tiny_image(3);
     let logits = engine.run(&mut arena, &image).unwrap().to_vec();
-    let last = plan.ops().last().unwrap();
+    let last = plan.ops().len() - 1;
     let range = plan.output().arena_range().unwrap();
     let expected = arena[range.clone()].to_vec();
     arena[range.clone()].fill(0x55);
-    engine.run_single(&mut arena, &last).unwrap();
+    engine.run_single(&mut arena, last).unwrap();
     assert_eq!(arena[range], expected);
     assert_eq!(expected.len(), 4 * logits.len());
 
     let short = plan.arena_len(1) - 1;
-    assert!(engine.run_single(&mut arena[..short], &last).is_err());
+    assert!(engine.run_single(&mut arena[..short], last).is_err());
+    // One that runs strip by strip, and none.
+    let hidden = plan.strips().next().unwrap().ops().start + 1;
+    engine.run_single(&mut arena, hidden).unwrap();
+    assert!(engine.run_single(&mut arena, last + 1).is_err());
 }
 
 #[test]

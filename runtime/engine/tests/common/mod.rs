@@ -59,9 +59,9 @@ pub(crate) fn trace<T: Threads>(
     let mut engine = Engine::with_threads(plan, kernel, threads);
     let mut arena = AlignedBytes::zeroed(engine.arena_len());
     arena.fill(dirt);
-    let mut outputs = Vec::new();
-    engine.run_traced(&mut arena, image, &mut |_, _, bytes| {
-        outputs.push(bytes.to_vec());
+    let mut outputs = vec![Vec::new(); plan.ops().len()];
+    engine.run_traced(&mut arena, image, &mut |op, _, bytes| {
+        outputs[op].extend_from_slice(bytes);
     })?;
     Ok(outputs)
 }
