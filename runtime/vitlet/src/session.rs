@@ -155,18 +155,18 @@ impl<'m> Session<'m> {
     /// If `image` has not height × width × 3 bytes.
     pub fn run_traced(&mut self, image: &[u8]) -> Result<Vec<OpTrace<'m>>, Error> {
         let mut traces = Vec::with_capacity(self.plan.ops().len());
-        self.run_observed(image, |_, op, output| {
-            traces.push(OpTrace {
-                name: op.name,
-                kind: op.kind.name(),
-                digest: Digest::of(output),
-            });
+        self.run_observed(image, |index, op, output| {
+            let (name, kind) = (op.name, op.kind.name());
+            let digest = Digest::of(output);
+            traces.push((index, OpTrace { name, kind, digest }));
         })?;
+        traces.sort_unstable_by_key(|(index, _)| *index);
+        let traces = traces.into_iter().map(|(_, trace)| trace).collect();
         Ok(traces)
     }
 
     /// As [`run`](Self::run); after each op, `observer` is given its index, the op, and its output's bytes as they lie in the
-    /// arena. [`dequantised`](crate::dequantised) makes numbers of them.
+    /// arena (put together, if the op runs strip by strip; such ops need not end in the order of the plan). [`dequantised`](crate::dequantised) makes numbers of them.
     ///
     /// # Errors
     /// If `image` has not height × width × 3 bytes.
@@ -176,12 +176,12 @@ impl<'m> Session<'m> {
         mut observer: impl FnMut(usize, &Op<'m>, &[u8]),
     ) -> Result<&[i32], Error> {
         self.check_image(image)?;
-        // The engine's own ops do not outlive it; these do.
-        let mut ops = self.plan.ops();
+        let ops: Vec<Op<'m>> = self.plan.ops().collect();
+        let mut outputs = Outputs::new(&self.plan);
         let mut engine = Engine::with_threads(&self.plan, self.kernel.kernel, &self.pool);
-        let logits = engine.run_traced(&mut self.arena, image, &mut |index, _, output| {
-            if let Some(op) = ops.next() {
-                observer(index, &op, output);
+        let logits = engine.run_traced(&mut self.arena, image, &mut |index, _, rows| {
+            if let Some(op) = ops.get(index) {
+                outputs.add(index, rows, |output| observer(index, op, output));
             }
         })?;
         self.logits.copy_from_slice(logits);
@@ -247,6 +247,39 @@ impl<'m> Session<'m> {
             height,
             width,
         })
+    }
+}
+
+/// Puts together the outputs of ops that run strip by strip.
+struct Outputs {
+    /// Of each op, the bytes its output has and those there are so far.
+    parts: Vec<(usize, Vec<u8>)>,
+}
+
+impl Outputs {
+    fn new(plan: &Plan<'_>) -> Self {
+        let len = |op: Op<'_>| {
+            let tensor = plan.tensor(op.output)?;
+            Some(tensor.elements()? * tensor.dtype.size())
+        };
+        let parts = plan.ops().map(|op| (len(op).unwrap_or(0), vec![]));
+        Self {
+            parts: parts.collect(),
+        }
+    }
+
+    /// Takes in more rows of op `index`'s output; `complete` gets it when these are the last.
+    fn add(&mut self, index: usize, rows: &[u8], complete: impl FnOnce(&[u8])) {
+        let Some((len, bytes)) = self.parts.get_mut(index) else {
+            return;
+        };
+        if rows.len() == *len {
+            return complete(rows);
+        }
+        bytes.extend_from_slice(rows);
+        if bytes.len() == *len {
+            complete(&std::mem::take(bytes));
+        }
     }
 }
 
