@@ -254,17 +254,20 @@ fn ops(plan: &Plan<'_>) -> Table {
         right("op"),
         left("kind"),
         right("MACs"),
+        right("strips"),
         left("output"),
         left("name"),
     ]);
     let tensors: Vec<_> = plan.tensors().collect();
     for (index, op) in plan.ops().enumerate() {
+        let strips = plan.strips().find(|group| group.ops().contains(&index));
         let output = tensors.get(op.output.index());
         let output = output.map_or_else(String::new, typed_shape);
         table.row([
             right(index),
             left(op.kind.name()),
             right(grouped(op.kind.macs())),
+            right(strips.map_or_else(String::new, |group| group.count().to_string())),
             left(output),
             left(op.name),
         ]);
@@ -278,6 +281,7 @@ fn tensors(plan: &Plan<'_>) -> Table {
         right("tensor"),
         left("type"),
         left("shape"),
+        right("rows held"),
         right("offset"),
         right("scale"),
         right("zero"),
@@ -289,6 +293,10 @@ fn tensors(plan: &Plan<'_>) -> Table {
             (0.0, count) => format!("{count} scales"),
             (scale, _) => format!("{scale:.3e}"),
         };
+        let held = match tensor.held {
+            0 => String::new(),
+            rows => rows.to_string(),
+        };
         let name = match plan.whole(id) {
             None => tensor.name.to_owned(),
             Some(whole) => format!("{} (part of {})", tensor.name, whole.index()),
@@ -297,6 +305,7 @@ fn tensors(plan: &Plan<'_>) -> Table {
             right(index),
             left(tensor.dtype.name()),
             left(shape(&tensor.shape)),
+            right(held),
             right(tensor.offset),
             right(scale),
             right(tensor.zero_point),

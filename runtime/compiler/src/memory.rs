@@ -1,10 +1,11 @@
 //! Where every activation lies in the arena.
 //!
 //! Greedy by size, as in TensorFlow Lite Micro's planner: largest buffer first, each at the lowest offset where it overlaps
-//! no placed buffer that is alive at the same time. An op with a residual writes its sum where the residual was, when the
+//! no placed buffer that is alive at the same time; ops that run strip by strip are one moment. An op with a residual writes its sum where the residual was, when the
 //! residual is not read again; that holds for parts of a concatenation as well, whose whole then takes the old whole's place.
 
 pub(crate) mod parts;
+pub(crate) mod strips;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,6 +13,7 @@ use std::ops::Range;
 use crate::error::CompileError;
 use crate::ir::{Graph, Op, ValueId};
 use parts::{Block, Parts, is_structural};
+use strips::Schedule;
 
 /// Arena offsets are multiples of this, so that every row of any type is aligned for every kernel.
 const ALIGN: usize = 64;
@@ -23,6 +25,23 @@ struct Piece {
     bytes: Range<usize>,
     /// When it is written and when it is last read.
     alive: [usize; 2],
+}
+
+impl Piece {
+    /// As `alive`, where the ops of a group that runs strip by strip count as one moment: from its first op to its last.
+    fn moments(&self, schedule: &Schedule) -> [usize; 2] {
+        let span = |time: usize| {
+            time.checked_sub(1)
+                .map_or([0; 2], |op| schedule.span(op).map(|op| op + 1))
+        };
+        [span(self.alive[0])[0], span(self.alive[1])[1]]
+    }
+}
+
+/// Rows of a block that are in memory at a time.
+fn held_rows(block: &Block, schedule: &Schedule) -> usize {
+    let held = |(value, _): &(ValueId, Range<usize>)| schedule.held.get(value).copied();
+    block.members.iter().find_map(held).unwrap_or(block.rows)
 }
 
 /// Blocks that lie in the same place, one after the other in time.
@@ -42,9 +61,10 @@ struct Buffer {
 pub(crate) fn plan(
     graph: &Graph,
     parts: &Parts,
+    schedule: &Schedule,
     row_bytes: &dyn Fn(ValueId) -> usize,
 ) -> Result<BTreeMap<ValueId, usize>, CompileError> {
-    let mut planner = Planner::new(graph, parts, row_bytes)?;
+    let mut planner = Planner::new(graph, parts, schedule, row_bytes)?;
     planner.merge_residuals();
     let mut offsets = BTreeMap::new();
     for (at, buffer) in planner.place() {
@@ -60,6 +80,7 @@ pub(crate) fn plan(
 struct Planner<'g> {
     graph: &'g Graph,
     parts: &'g Parts,
+    schedule: &'g Schedule,
     /// Of each block.
     row_bytes: Vec<usize>,
     /// Of each block.
@@ -71,6 +92,7 @@ impl<'g> Planner<'g> {
     fn new(
         graph: &'g Graph,
         parts: &'g Parts,
+        schedule: &'g Schedule,
         row_bytes: &dyn Fn(ValueId) -> usize,
     ) -> Result<Self, CompileError> {
         let row = |block: &Block| block.members.first().map_or(0, |(v, _)| row_bytes(*v));
@@ -90,16 +112,25 @@ impl<'g> Planner<'g> {
             let pieces: &Vec<Piece> = &pieces[block];
             Buffer {
                 blocks: vec![(block, 0)],
-                bytes: parts.blocks[block].rows * row_bytes[block],
+                bytes: held_rows(&parts.blocks[block], schedule) * row_bytes[block],
                 alive: [
-                    pieces.iter().map(|p| p.alive[0]).min().unwrap_or(0),
-                    pieces.iter().map(|p| p.alive[1]).max().unwrap_or(0),
+                    pieces
+                        .iter()
+                        .map(|p| p.moments(schedule)[0])
+                        .min()
+                        .unwrap_or(0),
+                    pieces
+                        .iter()
+                        .map(|p| p.moments(schedule)[1])
+                        .max()
+                        .unwrap_or(0),
                 ],
             }
         });
         Ok(Planner {
             graph,
             parts,
+            schedule,
             buffers: buffers.collect(),
             row_bytes,
             pieces,
@@ -158,8 +189,11 @@ impl<'g> Planner<'g> {
         (a_block, a_start, a): (usize, usize, &Piece),
         (b_block, b_start, b): (usize, usize, &Piece),
     ) -> bool {
+        if a.moments(self.schedule)[1] < b.moments(self.schedule)[0] {
+            return true;
+        }
         if a.alive[1] != b.alive[0] {
-            return a.alive[1] < b.alive[0];
+            return false;
         }
         let Some(op) = b.alive[0]
             .checked_sub(1)

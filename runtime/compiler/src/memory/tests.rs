@@ -1,9 +1,12 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use vitlet_plan::Strips;
+
 use super::parts::{Parts, is_structural, touched};
 use super::plan;
-use crate::ir::{Epilogue, Graph, Kind, Op, Value, ValueId};
+use super::strips::Schedule;
+use crate::ir::{Epilogue, Geometry, Graph, Kind, Op, Value, ValueId};
 
 /// Channels of every value of [`Builder`].
 const CHANNELS: usize = 12;
@@ -64,6 +67,24 @@ impl Builder {
             weights: vec![0.0; CHANNELS * CHANNELS],
             bias: vec![0.0; CHANNELS],
             epilogue,
+        };
+        self.op(kind, &[x], self.rows(x))
+    }
+
+    /// A window over three rows.
+    pub(crate) fn window(&mut self, x: ValueId) -> ValueId {
+        let size = [self.rows(x), 1];
+        let kind = Kind::Depthwise {
+            geometry: Geometry {
+                input: size,
+                output: size,
+                kernel: [3, 1],
+                stride: [1, 1],
+                pad: [1, 0, 1, 0],
+            },
+            weights: vec![0.0; 3 * CHANNELS],
+            bias: vec![0.0; CHANNELS],
+            epilogue: Epilogue::default(),
         };
         self.op(kind, &[x], self.rows(x))
     }
@@ -138,57 +159,143 @@ fn origin(graph: &Graph, value: ValueId, row: usize) -> (ValueId, usize) {
     }
 }
 
+/// Rows of an operation that are computed at once.
+struct Step {
+    op: usize,
+    rows: Range<usize>,
+    /// The first row in memory of values of which not all are, before and after.
+    bases: BTreeMap<ValueId, [usize; 2]>,
+}
+
+/// The steps of a graph, in order.
+fn steps(graph: &Graph, schedule: &Schedule) -> Vec<Step> {
+    let whole = |op: usize| Step {
+        op,
+        rows: 0..graph.values[graph.ops[op].output].rows,
+        bases: BTreeMap::new(),
+    };
+    let mut steps = vec![];
+    for op in (0..graph.ops.len()).filter(|op| !is_structural(&graph.ops[*op])) {
+        let Some(group) = schedule.groups.iter().find(|g| g.ops.contains(&op)) else {
+            steps.push(whole(op));
+            continue;
+        };
+        if op != group.ops[0] {
+            continue;
+        }
+        let strips = Strips::new(0, &group.members, &group.ends).expect("few ops");
+        for strip in 0..strips.count() {
+            let base = |place: usize, strip: usize| strips.base(place, strip);
+            for (place, op) in group.ops.iter().enumerate() {
+                let moved = |(before, value): (usize, &usize)| {
+                    // Those before this op in the group have been moved in this strip.
+                    let now = if before <= place {
+                        strip
+                    } else {
+                        strip.max(1) - 1
+                    };
+                    let last = if before == place {
+                        strip.max(1) - 1
+                    } else {
+                        now
+                    };
+                    let held = schedule.held.contains_key(value);
+                    held.then(|| (*value, [base(before, last), base(before, now)]))
+                };
+                let values: Vec<_> = group.ops.iter().map(|op| graph.ops[*op].output).collect();
+                steps.push(Step {
+                    op: *op,
+                    rows: strips.rows(place, strip),
+                    bases: values.iter().enumerate().filter_map(moved).collect(),
+                });
+            }
+        }
+    }
+    steps
+}
+
 /// Runs a graph on an arena of labels; returns how many residuals were in place.
-fn run(graph: &Graph, offsets: &BTreeMap<ValueId, usize>) -> Result<usize, String> {
-    let bytes = |v: ValueId| offsets[&v]..offsets[&v] + graph.values[v].rows * ROW;
-    let end = touched(graph).iter().map(|v| bytes(*v).end).max();
+fn run(
+    graph: &Graph,
+    schedule: &Schedule,
+    offsets: &BTreeMap<ValueId, usize>,
+) -> Result<usize, String> {
+    let rows = |v: ValueId| graph.values[v].rows;
+    let held = |v: ValueId| schedule.held.get(&v).copied().unwrap_or(rows(v));
+    let all = |v: ValueId| offsets[&v]..offsets[&v] + held(v) * ROW;
+    let end = touched(graph).iter().map(|v| all(*v).end).max();
     let mut arena = vec![(usize::MAX, 0, 0); end.unwrap_or(0)];
-    let label = |v: ValueId, byte: usize| {
-        let (value, row) = origin(graph, v, byte / ROW);
-        (value, row, byte % ROW)
+    let label = |v: ValueId, row: usize, byte: usize| {
+        let (value, row) = origin(graph, v, row);
+        (value, row, byte)
     };
     let mut in_place = 0;
-    for (byte, slot) in arena[bytes(graph.input)].iter_mut().enumerate() {
-        *slot = label(graph.input, byte);
+    for (byte, slot) in arena[all(graph.input)].iter_mut().enumerate() {
+        *slot = label(graph.input, byte / ROW, byte % ROW);
     }
-    let check = |arena: &[(usize, usize, usize)], v: ValueId| {
-        let held = arena[bytes(v)].iter().enumerate();
-        let wrong = held
-            .filter(|(byte, held)| **held != label(v, *byte))
-            .count();
-        if wrong == 0 {
-            return Ok(());
+    let at = |v: ValueId, base: usize, row: usize| offsets[&v] + (row - base) * ROW;
+    let check = |arena: &[(usize, usize, usize)], v: ValueId, base: usize, rows: Range<usize>| {
+        if rows.start < base || rows.end - base > held(v) {
+            return Err(format!("rows {rows:?} of value {v} are not in memory"));
         }
-        Err(format!("value {v} has {wrong} bytes of something else"))
+        let wrong = rows.clone().filter(|row| {
+            let place = &arena[at(v, base, *row)..][..ROW];
+            (0..ROW).any(|byte| place[byte] != label(v, *row, byte))
+        });
+        match wrong.count() {
+            0 => Ok(()),
+            wrong => Err(format!("value {v} has {wrong} rows of something else")),
+        }
     };
-    for op in graph.ops.iter().filter(|op| !is_structural(op)) {
-        let to = bytes(op.output);
-        op.reads().try_for_each(|v| check(&arena, v))?;
+    for step in steps(graph, schedule) {
+        let op = &graph.ops[step.op];
+        let base = |v: ValueId| step.bases.get(&v).copied().unwrap_or_default();
+        let [before, now] = base(op.output);
+        if now < step.rows.start {
+            let kept = at(op.output, before, now)..at(op.output, before, step.rows.start);
+            arena.copy_within(kept, offsets[&op.output]);
+        }
+        let above = usize::from(matches!(op.kind, Kind::Depthwise { .. }));
         let residual = op.epilogue().and_then(|e| e.residual);
-        let same = residual.is_some_and(|r| bytes(r) == to);
-        in_place += usize::from(same);
+        for v in op.reads() {
+            let around = if residual == Some(v) { 0 } else { above };
+            let alone = schedule.span(step.op) == [step.op; 2];
+            let needed = match alone {
+                true => 0..rows(v),
+                false => {
+                    step.rows.start.saturating_sub(around)..(step.rows.end + around).min(rows(v))
+                }
+            };
+            if !needed.is_empty() {
+                check(&arena, v, base(v)[1], needed)?;
+            }
+        }
+        let to = at(op.output, now, step.rows.start)..at(op.output, now, step.rows.end);
+        let same = residual.is_some_and(|r| all(r) == all(op.output));
+        in_place += usize::from(same && step.rows.end == rows(op.output) && !step.rows.is_empty());
         for v in op.inputs.iter().copied().chain(residual.filter(|_| !same)) {
-            let from = bytes(v);
+            let from = all(v);
             if from.start < to.end && to.start < from.end {
                 return Err(format!("{} is written over its operand {v}", op.output));
             }
         }
-        for (byte, slot) in arena[to].iter_mut().enumerate() {
-            *slot = label(op.output, byte);
+        for (index, slot) in arena[to].iter_mut().enumerate() {
+            *slot = label(op.output, step.rows.start + index / ROW, index % ROW);
         }
     }
-    check(&arena, graph.output)?;
+    check(&arena, graph.output, 0, 0..rows(graph.output))?;
     Ok(in_place)
 }
 
 fn random_graph(random: &mut Random) -> Graph {
-    let mut b = Builder::new(8 * (1 + random.below(4)));
+    let mut b = Builder::new(8 * (1 + random.below(8)));
     let mut values = vec![0];
     for _ in 0..4 + random.below(24) {
         let x = values[values.len() - 1 - random.below(values.len().min(4))];
         let rows = b.rows(x);
-        match random.below(8) {
+        match random.below(9) {
             0 => values.push(b.norm(x)),
+            8 => values.push(b.window(x)),
             1 if rows > 1 => {
                 let first = 1 + random.below(rows - 1);
                 values.push(b.slice(x, 0, first));
@@ -214,13 +321,17 @@ fn random_graph(random: &mut Random) -> Graph {
 
 #[test]
 fn no_value_is_overwritten_while_it_is_needed() {
-    let (mut planned, mut in_place) = (0, 0);
+    let (mut planned, mut in_place, mut groups) = (0, 0, 0);
     for seed in 1..4000 {
-        let graph = random_graph(&mut Random(seed * 0x9E37_79B9));
+        let mut random = Random(seed * 0x9E37_79B9);
+        let graph = random_graph(&mut random);
         let Ok(parts) = Parts::new(&graph) else {
             continue;
         };
-        let Ok(offsets) = plan(&graph, &parts, &|_| ROW) else {
+        // Most often some groups run in strips.
+        let budget = ROW * (1 + random.below(80));
+        let schedule = Schedule::within(budget, &graph, &parts, &|_| ROW);
+        let Ok(offsets) = plan(&graph, &parts, &schedule, &|_| ROW) else {
             continue;
         };
         for block in &parts.blocks {
@@ -231,14 +342,16 @@ fn no_value_is_overwritten_while_it_is_needed() {
             let whole = whole.map(|(v, _)| offsets[v]);
             assert!(whole.is_some_and(|at| at.is_multiple_of(super::ALIGN)));
         }
-        match run(&graph, &offsets) {
+        match run(&graph, &schedule, &offsets) {
             Ok(n) => in_place += n,
-            Err(e) => panic!("seed {seed}: {e}\n{graph:#?}\n{offsets:?}"),
+            Err(e) => panic!("seed {seed}: {e}\n{graph:#?}\n{schedule:?}\n{offsets:?}"),
         }
         planned += 1;
+        groups += schedule.groups.len();
     }
     assert!(planned > 1000, "{planned} graphs");
     assert!(in_place > 1000, "{in_place} sums in place");
+    assert!(groups > 500, "{groups} groups of strips");
 }
 
 #[test]
@@ -266,8 +379,9 @@ fn residuals_in_the_parts_of_a_whole_are_in_place() {
     let end = b.linear(x1, Some(x));
     let graph = b.finish(end);
     let parts = Parts::new(&graph).expect("each value has one place");
-    let offsets = plan(&graph, &parts, &|_| ROW).expect("each row has one writer");
+    let whole = Schedule::default();
+    let offsets = plan(&graph, &parts, &whole, &|_| ROW).expect("each row has one writer");
     let residuals = graph.ops.iter().filter_map(|op| op.epilogue()?.residual);
     // All but the first: x is also that op's operand.
-    assert_eq!(run(&graph, &offsets), Ok(residuals.count() - 2));
+    assert_eq!(run(&graph, &whole, &offsets), Ok(residuals.count() - 2));
 }

@@ -17,7 +17,8 @@ use crate::error::CompileError;
 use crate::ir::{self, Activation, Geometry, Graph, Kind, Op, ValueId};
 use crate::lower::expr::Expr;
 use crate::memory;
-use crate::memory::parts::{Block, Parts};
+use crate::memory::parts::{Block, Parts, is_structural};
+use crate::memory::strips::Schedule;
 use crate::model::Options;
 use crate::ranges::Ranges;
 
@@ -48,10 +49,11 @@ pub(crate) fn compile(
         tensors: BTreeMap::new(),
         plan: PlanBuilder::new(),
     };
-    writer.tensors()?;
+    let schedule = writer.tensors()?;
     for op in &graph.ops {
         writer.op(op)?;
     }
+    writer.strips(&schedule)?;
     let labels: Vec<&str> = options.labels.iter().map(String::as_str).collect();
     let metadata = Metadata {
         input: writer.tensors[&graph.input],
@@ -85,21 +87,44 @@ pub(super) struct Writer<'g> {
 
 impl Writer<'_> {
     /// Tensor records, with offsets by the memory planner: one for each block of values, and one for each part of it.
-    fn tensors(&mut self) -> Result<(), CompileError> {
+    fn tensors(&mut self) -> Result<Schedule, CompileError> {
         let row_bytes = |v: ValueId| self.graph.values[v].channels * self.types[&v].size();
-        let offsets = memory::plan(self.graph, self.parts, &row_bytes)?;
+        let schedule = Schedule::new(self.graph, self.parts, &row_bytes);
+        let offsets = memory::plan(self.graph, self.parts, &schedule, &row_bytes)?;
         for block in &self.parts.blocks {
             let whole = 0..block.rows;
             let Some((value, _)) = block.members.iter().find(|(_, rows)| *rows == whole) else {
                 continue;
             };
-            self.block(block, *value, offsets[value])?;
+            let held = schedule.held.get(value).copied().unwrap_or(0);
+            self.block(block, *value, offsets[value], held)?;
+        }
+        Ok(schedule)
+    }
+
+    /// The groups of ops that run strip by strip.
+    fn strips(&mut self, schedule: &Schedule) -> Result<(), CompileError> {
+        let structural = |op: &&Op| is_structural(op);
+        for group in &schedule.groups {
+            let Some(first) = group.ops.first() else {
+                continue;
+            };
+            let first = first - self.graph.ops[..*first].iter().filter(structural).count();
+            self.plan
+                .add_strips(first..first + group.ops.len(), &group.ends)
+                .map_err(|e| CompileError::Plan(e.to_string()))?;
         }
         Ok(())
     }
 
-    /// The records of one block, named by `value`, which is all of it.
-    fn block(&mut self, block: &Block, value: ValueId, offset: usize) -> Result<(), CompileError> {
+    /// The records of one block, named by `value`, which is all of it; `held` as in the tensor's record.
+    fn block(
+        &mut self,
+        block: &Block,
+        value: ValueId,
+        offset: usize,
+        held: usize,
+    ) -> Result<(), CompileError> {
         let (v, grid) = (&self.graph.values[value], &self.grids[&value]);
         let channels = small(v.channels)?;
         let [height, width] = self.graph.image;
@@ -116,6 +141,7 @@ impl Writer<'_> {
             scale: grid.record_scale(),
             scales: &scales,
             zero_point: i32::from(grid.zero_point()),
+            held: small(held)?,
         };
         let mut parts = vec![];
         for piece in block.pieces.iter().filter(|p| p.len() < block.rows) {
