@@ -57,7 +57,7 @@ pub enum Error {
         /// The number asked for.
         threads: usize,
         /// What the system said.
-        error: rayon::ThreadPoolBuildError,
+        error: io::Error,
     },
     /// The photo could not be read or decoded.
     #[error(transparent)]

@@ -56,7 +56,7 @@ pub struct OpTrace<'m> {
     pub digest: Digest,
 }
 
-/// Runs a plan. All memory is taken when it is made; on one thread a run allocates nothing.
+/// Runs a plan. All memory is taken when it is made; a run allocates nothing, on several threads neither.
 #[derive(Debug)]
 pub struct Session<'m> {
     plan: Plan<'m>,
