@@ -10,6 +10,7 @@
 //! | `dist` | the release programs |
 //! | `insns` | instructions of one inference, counted by QEMU, against `budgets/instructions.toml` |
 //! | `mca` | cycles of the kernels' inner loops by LLVM's models of the boards' cores; writes `docs/cost-model.md` |
+//! | `threads` | what two threads make of two cores: a report |
 //! | `budgets` | sizes against `budgets/sizes.toml` |
 //! | `zoo` | the checked-in plans are what the compiler makes today |
 //! | `project` | where things are, and how commands are run |
@@ -30,6 +31,7 @@ mod project;
 mod setup;
 mod test;
 mod test_models;
+mod threads;
 mod toolchain;
 mod variants;
 mod zoo;
@@ -58,6 +60,7 @@ enum Verb {
     Dist(dist::Args),
     Insns(insns::Args),
     Mca(mca::Args),
+    Threads(threads::Args),
     Budgets(budgets::Args),
     Zoo(zoo::Args),
 }
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Verb::Dist(args) => dist::verb(&project, args),
         Verb::Insns(args) => insns::verb(&project, args),
         Verb::Mca(args) => mca::verb(&project, args),
+        Verb::Threads(args) => threads::verb(&project, args),
         Verb::Budgets(args) => budgets::verb(&project, args),
         Verb::Zoo(args) => zoo::verb(&project, args),
     });

@@ -1,0 +1,151 @@
+//! `cargo xtask threads`: what two threads make of two cores.
+//!
+//! Two processes of one thread each, run together, are the most that two cores can give: nothing is shared and nobody waits. One
+//! process of two threads is compared with them. Both are run in turns, so that what else the machine does meets both, and the ratio
+//! is taken pair by pair. It is a report, not a test: no figure of it fails.
+
+use std::io::Read as _;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use xshell::cmd;
+
+use crate::project::Project;
+
+/// Compare one process of two threads with two processes of one thread that run together; prints a table.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The model under models/zoo
+    #[arg(long, value_name = "NAME", default_value = "pvt_v2_b0_trashnet")]
+    model: String,
+    /// Pairs that are run
+    #[arg(long, value_name = "N", default_value_t = 15)]
+    pairs: usize,
+    /// Timed inferences of each process
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    iterations: usize,
+    /// The program to measure [default: target/release/vitlet, built anew]
+    #[arg(long, value_name = "FILE")]
+    program: Option<std::path::PathBuf>,
+}
+
+/// Inferences a second.
+struct Pair {
+    /// Of two processes together, each on one thread.
+    processes: f64,
+    /// Of one process on two threads.
+    threads: f64,
+}
+
+pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
+    let zoo = project.zoo()?;
+    let model = zoo
+        .iter()
+        .find(|model| model.name == args.model)
+        .with_context(|| format!("models/zoo has no {}", args.model))?;
+    ensure!(args.pairs > 0, "--pairs 0: nothing to compare");
+    let program = match &args.program {
+        Some(program) => program.clone(),
+        None => {
+            cmd!(project.sh, "cargo build --locked --release").run()?;
+            project.target.join("release/vitlet")
+        }
+    };
+    let bench = |threads: usize| {
+        let mut command = Command::new(&program);
+        command.args(["bench", "--json", "--warmup", "5"]);
+        command.arg("--model").arg(model.plan());
+        command.args(["--threads", &threads.to_string()]);
+        command.args(["--iterations", &args.iterations.to_string()]);
+        command
+    };
+    let mut pairs = Vec::new();
+    for _ in 0..args.pairs {
+        let together = [start(bench(1))?, start(bench(1))?];
+        let processes = together.into_iter().map(finish).sum::<Result<f64>>()?;
+        let threads = finish(start(bench(2))?)?;
+        println!("{processes:8.1} {threads:8.1} {:6.2}", threads / processes);
+        pairs.push(Pair { processes, threads });
+    }
+    print!("{}", report(&args.model, &pairs, &machine(project)?));
+    Ok(())
+}
+
+fn start(mut command: Command) -> Result<Child> {
+    command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("{} cannot be run", command.get_program().display()))
+}
+
+/// Inferences a second, by the median time of one: what else the machine does in between is left out.
+fn finish(mut child: Child) -> Result<f64> {
+    let mut json = String::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_string(&mut json)?;
+    }
+    ensure!(child.wait()?.success(), "vitlet bench failed");
+    let record: serde_json::Value = serde_json::from_str(&json)?;
+    let median = record["ms"]["median"].as_f64();
+    Ok(1e3 / median.context("vitlet bench prints a median")?)
+}
+
+fn report(model: &str, pairs: &[Pair], machine: &str) -> String {
+    let median = |figure: fn(&Pair) -> f64| quantile(pairs, figure, 0.5);
+    let ratio = |pair: &Pair| pair.threads / pair.processes;
+    format!(
+        "{model}, inferences a second by the median time, medians of {} pairs\n\
+         {machine}\n\
+         two processes of one thread  {:.1}\n\
+         one process of two threads   {:.1}\n\
+         ratio, pair by pair          median {:.2}, quartiles {:.2} to {:.2}, all {:.2} to {:.2}\n",
+        pairs.len(),
+        median(|pair| pair.processes),
+        median(|pair| pair.threads),
+        median(ratio),
+        quantile(pairs, ratio, 0.25),
+        quantile(pairs, ratio, 0.75),
+        quantile(pairs, ratio, 0.0),
+        quantile(pairs, ratio, 1.0),
+    )
+}
+
+/// The figure by nearest rank: one that was measured.
+fn quantile(pairs: &[Pair], figure: fn(&Pair) -> f64, part: f64) -> f64 {
+    let mut figures: Vec<f64> = pairs.iter().map(figure).collect();
+    figures.sort_by(f64::total_cmp);
+    let rank = ((figures.len() as f64 * part).ceil() as usize).max(1);
+    figures.get(rank - 1).copied().unwrap_or(f64::NAN)
+}
+
+/// The CPU's name, the number of cores, the load and the day.
+fn machine(project: &Project) -> Result<String> {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let info = read("/proc/cpuinfo");
+    let name = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or(std::env::consts::ARCH, |(_, name)| name);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let load = read("/proc/loadavg");
+    let load = load.split(' ').next().unwrap_or("?");
+    let date = cmd!(project.sh, "date --utc +%F").read()?;
+    Ok(format!(
+        "{name}, {cores} cores, load {load} at the end, {date}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_taken_pair_by_pair() {
+        let pairs = [(100.0, 90.0), (10.0, 9.5), (50.0, 40.0)];
+        let pairs = pairs.map(|(processes, threads)| Pair { processes, threads });
+        let report = report("tiny", &pairs, "a machine");
+        assert!(report.contains("two processes of one thread  50.0\n"));
+        assert!(report.contains("one process of two threads   40.0\n"));
+        assert!(report.contains("median 0.90, quartiles 0.80 to 0.95, all 0.80 to 0.95\n"));
+    }
+}
