@@ -8,7 +8,7 @@ use std::thread;
 use serde::Serialize;
 use vitlet::{MAX_THREADS, Options, Plan, Preprocessor, Session};
 
-use crate::args::{KernelArgs, ModelArgs, at_least_one};
+use crate::args::{CpuArgs, ModelArgs, at_least_one};
 use crate::dataset::{Dataset, open_image};
 use crate::failure::{OrInvalid as _, Outcome, invalid};
 use crate::output::{Out, Table};
@@ -45,11 +45,11 @@ pub(crate) struct Args {
     /// Use N photos only, spread evenly over the classes
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     limit: Option<usize>,
-    /// Photos looked at at the same time [default: as many as there are CPUs]
+    /// Photos looked at at the same time [default: as many as there are cores]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     threads: Option<usize>,
     #[command(flatten)]
-    kernel: KernelArgs,
+    cpu: CpuArgs,
 }
 
 #[derive(Serialize)]
@@ -83,12 +83,9 @@ struct Counts {
 pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
     let model = args.model.load()?;
     let plan = model.plan().or_invalid()?;
-    let options = Options {
-        kernel: args.kernel.kernel,
-        threads: 1,
-    };
+    let options = args.cpu.options(1);
     // Made here too, so that a wrong kernel is found before the folder is read.
-    let kernel = Session::new(&plan, &options).or_invalid()?.kernel().kernel;
+    let kernel = args.cpu.session(&plan, 1)?.kernel().kernel;
     let dataset = Dataset::open(&args.data)?;
     let classes = match_classes(&args.data, &dataset, &plan)?;
     let photos = dataset.spread(args.limit.unwrap_or(usize::MAX));

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
-use vitlet::{Kernel, MAX_THREADS, Model, Options};
+use vitlet::{Cores, Kernel, MAX_THREADS, Model, Options, Plan, Session};
 
-use crate::failure::OrInvalid as _;
+use crate::failure::{self, OrInvalid as _};
 use crate::{accuracy, bench, builtin, classify, inspect, profile, run};
 
 const EXAMPLES: &str = "\
@@ -23,6 +23,8 @@ Examples:
     vitlet compare model.onnx model.vitlet --inputs val/ --limit 5 --layers
   How fast is it here?
     vitlet bench -m model.vitlet --threads 2
+  And on the two big cores of a board that has four little ones?
+    vitlet bench -m model.vitlet --threads 2 --cores big
   Where does the time go?
     vitlet profile -m model.vitlet
 
@@ -111,30 +113,53 @@ pub(crate) fn load(path: Option<&std::path::Path>) -> anyhow::Result<Model> {
     }
 }
 
-/// How to run it.
+/// What to run on.
 #[derive(Debug, Args)]
-pub(crate) struct KernelArgs {
+pub(crate) struct CpuArgs {
     /// Force a kernel: scalar, neon, neon-dotprod, neon-i8mm, avx2, avx-vnni or avx512-vnni [default: VITLET_KERNEL, or the fastest this CPU has]
     #[arg(long, value_name = "KERNEL", value_parser = parse_kernel)]
-    pub(crate) kernel: Option<Kernel>,
+    kernel: Option<Kernel>,
+    /// Run on these cores only, as taskset does: numbers (0-3 or 0,2), or the big or the little ones of big.LITTLE [default: any]
+    #[arg(long, value_name = "big|little|LIST")]
+    cores: Option<Cores>,
+}
+
+impl CpuArgs {
+    pub(crate) fn options(&self, threads: usize) -> Options {
+        Options {
+            kernel: self.kernel,
+            threads,
+            cores: self.cores,
+        }
+    }
+
+    /// A session, with a word on cores that are not what was asked for.
+    pub(crate) fn session<'m>(
+        &self,
+        plan: &Plan<'m>,
+        threads: usize,
+    ) -> anyhow::Result<Session<'m>> {
+        let session = Session::new(plan, &self.options(threads)).or_invalid()?;
+        if let Some(cores) = session.cores().filter(|cores| cores.all_alike) {
+            failure::warn(format_args!("--cores big: {cores}"));
+        }
+        Ok(session)
+    }
 }
 
 /// How to run one inference at a time.
 #[derive(Debug, Args)]
 pub(crate) struct SessionArgs {
     #[command(flatten)]
-    kernel: KernelArgs,
-    /// Threads that one inference is split over
+    cpu: CpuArgs,
+    /// Threads that one inference is split over; not more than there are cores
     #[arg(long, value_name = "N", default_value = "1", value_parser = threads())]
     threads: usize,
 }
 
 impl SessionArgs {
-    pub(crate) fn options(&self) -> Options {
-        Options {
-            kernel: self.kernel.kernel,
-            threads: self.threads,
-        }
+    pub(crate) fn session<'m>(&self, plan: &Plan<'m>) -> anyhow::Result<Session<'m>> {
+        self.cpu.session(plan, self.threads)
     }
 }
 

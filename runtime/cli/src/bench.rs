@@ -16,12 +16,16 @@ const EXAMPLES: &str = "\
 Examples:
   vitlet bench
   vitlet bench -m model.vitlet --threads 4 --iterations 200
+  vitlet bench -m model.vitlet --threads 2 --cores big
   vitlet bench --kernel scalar --json
 
-Only the network is timed, on pixels of the model's size.
+Only the network is timed, on pixels of the model's size. The inferences follow
+each other without a pause; inferences/s is their number by the time of all.
 
 With --json:
-  {\"kernel\",\"threads\",\"output_hash\",\"ms\":{\"min\",\"median\",\"mean\",\"p90\",\"p99\"}}";
+  {\"kernel\",\"threads\",\"cores\",\"output_hash\",\"per_s\",
+   \"ms\":{\"min\",\"median\",\"mean\",\"p90\",\"p99\"}}
+where \"cores\" is null without --cores.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -78,7 +82,9 @@ impl Display for RunArgs {
 struct Record {
     kernel: &'static str,
     threads: usize,
+    cores: Option<String>,
     output_hash: String,
+    per_s: f64,
     ms: Milliseconds,
 }
 
@@ -95,7 +101,7 @@ pub(crate) struct Milliseconds {
 pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
     let model = args.model.load()?;
     let plan = model.plan().or_invalid()?;
-    let mut session = Session::new(&plan, &args.session.options()).or_invalid()?;
+    let mut session = args.session.session(&plan)?;
     let image = args.runs.warm_up(&mut session)?;
     let mut times = Vec::with_capacity(args.runs.iterations);
     for _ in 0..args.runs.iterations {
@@ -103,11 +109,14 @@ pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
         session.run(&image)?;
         times.push(start.elapsed());
     }
+    let ms = summary(times);
     let record = Record {
         kernel: session.kernel().kernel.name(),
         threads: session.threads(),
+        cores: session.cores().map(|cores| cores.cpus.to_string()),
         output_hash: session.output_hash().to_string(),
-        ms: summary(times),
+        per_s: 1e3 / ms.mean,
+        ms,
     };
     out.record(&record)?;
     let mut table = Table::default();
@@ -117,8 +126,13 @@ pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
         format_args!("{} ({})", record.kernel, session.kernel().reason),
     );
     table.entry("threads", record.threads);
+    match session.cores() {
+        Some(cores) => table.entry("cores", cores),
+        None => table.entry("cores", "any"),
+    }
     table.entry("inferences", &args.runs);
     table.entry("ms", &record.ms);
+    table.entry("inferences/s", format_args!("{:.1}", record.per_s));
     table.entry("output hash", &record.output_hash);
     out.line(table)?;
     Ok(Outcome::Done)

@@ -87,7 +87,7 @@ struct Failure {
 pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
     let model = args.model.load()?;
     let plan = model.plan().or_invalid()?;
-    let mut session = Session::new(&plan, &args.session.options()).or_invalid()?;
+    let mut session = args.session.session(&plan)?;
     let mut failures = 0;
     for path in &args.paths {
         let photos = if path.is_dir() {

@@ -9,7 +9,7 @@ use vitlet::{Digest, Op, Options, Plan, Preprocessor, Session, dequantised};
 use vitlet_compiler::{Classifier, Deviation, LayerProbe, LayerValues, Model, Normalisation};
 
 use crate::accuracy::best;
-use crate::args::{KernelArgs, at_least_one, load};
+use crate::args::{SessionArgs, at_least_one, load};
 use crate::compile::{compile_error, open_model};
 use crate::dataset::{open_image, photos_in};
 use crate::failure::{OrInvalid as _, Outcome, invalid};
@@ -58,7 +58,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     limit: Option<usize>,
     #[command(flatten)]
-    kernel: KernelArgs,
+    session: SessionArgs,
 }
 
 #[derive(Serialize)]
@@ -102,11 +102,7 @@ pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
     check_model(args, &plan)?;
     let photos = photos_in(&args.inputs).or_invalid()?;
     let photos = evenly(&photos, args.limit.unwrap_or(usize::MAX));
-    let options = Options {
-        kernel: args.kernel.kernel,
-        threads: 1,
-    };
-    let session = Session::new(&plan, &options).or_invalid()?;
+    let session = args.session.session(&plan)?;
     let model = open_model(&args.model)?;
     let normalisation = Normalisation::new(plan.mean(), plan.std()).map_err(compile_error)?;
     let mut work = Work {

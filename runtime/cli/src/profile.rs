@@ -120,7 +120,7 @@ struct Cost {
 pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
     let model = args.model.load()?;
     let plan = model.plan().or_invalid()?;
-    let mut session = Session::new(&plan, &args.session.options()).or_invalid()?;
+    let mut session = args.session.session(&plan)?;
     let trace = args.trace.as_deref().map(OutputFile::check).transpose()?;
     if let Some(trace) = &trace {
         trace.differs_from(Path::new(model.name()))?;
@@ -337,6 +337,9 @@ fn heading(model: &str, session: &Session<'_>, runs: &RunArgs, record: &Record) 
     let reason = session.kernel().reason;
     table.entry("kernel", format_args!("{} ({reason})", record.kernel));
     table.entry("threads", record.threads);
+    if let Some(cores) = session.cores() {
+        table.entry("cores", cores);
+    }
     table.entry("inferences", runs);
     table.entry("ms", &record.ms);
     if let Some(peak) = record.peak_gmacs_per_s {

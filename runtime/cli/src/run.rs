@@ -68,7 +68,7 @@ struct Milliseconds {
 pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
     let model = args.model.load()?;
     let plan = model.plan().or_invalid()?;
-    let mut session = Session::new(&plan, &args.session.options()).or_invalid()?;
+    let mut session = args.session.session(&plan)?;
     let output = OutputFile::check(&args.output)?;
     output.differs_from(&args.input)?;
     output.differs_from(Path::new(model.name()))?;

@@ -7,7 +7,7 @@ use vitlet_kernels::KernelError;
 use vitlet_plan::{MAX_THREADS, PlanError};
 use vitlet_preprocess::PreprocessError;
 
-use crate::PhotoError;
+use crate::{CoresError, PhotoError};
 
 /// Why a model could not be loaded or an image could not be classified. Every message is one line.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,9 @@ pub enum Error {
         /// What the system said.
         error: io::Error,
     },
+    /// The session cannot run on the cores asked for.
+    #[error(transparent)]
+    Cores(#[from] CoresError),
     /// The photo could not be read or decoded.
     #[error(transparent)]
     Photo(#[from] PhotoError),

@@ -40,6 +40,8 @@
 //! | `memory` | buffers whose size a file decides |
 //! | `map` | plan files mapped into memory (feature `mmap`), the only unsafe code |
 //! | `session` | [`Session`]: the engine, its memory and its threads |
+//! | `threads` | where the jobs of an inference run |
+//! | `cores` | [`Cores`]: by number, or the big or the little ones |
 //! | `kernel` | which kernel is used, and why |
 //! | `preprocess` | photos and frames to the model's pixels |
 //! | `photo` | JPEG and PNG files |
@@ -53,6 +55,7 @@
 #![deny(unsafe_code)]
 
 mod classes;
+mod cores;
 mod dequantise;
 mod digest;
 mod error;
@@ -68,6 +71,7 @@ mod session;
 mod threads;
 
 pub use classes::Class;
+pub use cores::{CoreChoice, Cores, CoresError, CpuList};
 pub use dequantise::dequantised;
 pub use digest::Digest;
 pub use error::Error;

@@ -8,6 +8,7 @@ use vitlet_plan::{AlignedBytes, Op, Plan};
 use vitlet_preprocess::Frame;
 
 use crate::classes::{self, Class};
+use crate::cores::{CoreChoice, Cores};
 use crate::digest::Digest;
 use crate::kernel::KernelChoice;
 use crate::memory::zeroed;
@@ -22,14 +23,18 @@ pub struct Options {
     pub kernel: Option<Kernel>,
     /// Threads one inference is split over, 1 to [`MAX_THREADS`](crate::MAX_THREADS). The result does not depend on it.
     pub threads: usize,
+    /// Run on these cores only. The calling thread is restricted to them when the session is made, and stays so (for other
+    /// cores take another thread); the session's own threads are like it. Without it the system decides.
+    pub cores: Option<Cores>,
 }
 
 impl Default for Options {
-    /// The fastest kernel, one thread.
+    /// The fastest kernel, one thread, any core.
     fn default() -> Self {
         Self {
             kernel: None,
             threads: 1,
+            cores: None,
         }
     }
 }
@@ -61,6 +66,7 @@ pub struct OpTrace<'m> {
 pub struct Session<'m> {
     plan: Plan<'m>,
     kernel: KernelChoice,
+    cores: Option<CoreChoice>,
     pool: Pool,
     arena: AlignedBytes,
     preprocessor: Preprocessor,
@@ -72,15 +78,18 @@ impl<'m> Session<'m> {
     /// A session for a verified plan.
     ///
     /// # Errors
-    /// If `VITLET_KERNEL` names a kernel that cannot be had, or the threads cannot be.
+    /// If `VITLET_KERNEL` names a kernel that cannot be had, or the threads or cores cannot be.
     pub fn new(plan: &Plan<'m>, options: &Options) -> Result<Self, Error> {
         let kernel = KernelChoice::new(options.kernel)?;
+        // Before the threads are started: they are restricted as the thread that starts them is.
+        let cores = options.cores.map(Cores::pin).transpose()?;
         let pool = Pool::new(options.threads)?;
         let preprocessor = Preprocessor::new(plan.preprocess());
         let logits = plan.output().elements().unwrap_or_default();
         Ok(Self {
             plan: *plan,
             kernel,
+            cores,
             arena: zeroed(plan.arena_len((&pool).count()), "the arena")?,
             pool,
             image: vec![0; preprocessor.image_len()],
@@ -102,6 +111,11 @@ impl<'m> Session<'m> {
     /// Threads an inference is split over.
     pub fn threads(&self) -> usize {
         (&self.pool).count()
+    }
+
+    /// The cores it runs on, if any were asked for.
+    pub const fn cores(&self) -> Option<CoreChoice> {
+        self.cores
     }
 
     /// Classifies a photo: the plan's preprocessing, then the network. `k` classes are returned, or as many as there are.
@@ -294,6 +308,7 @@ mod tests {
         Options {
             kernel: Some(kernel),
             threads,
+            ..Options::default()
         }
     }
 

@@ -92,7 +92,7 @@ fn idle_thread(index: usize) -> io::Result<(Sender<Body>, JoinHandle<()>)> {
 fn fork<J: Send>(pool: &ThreadPool, jobs: &mut [J], work: impl Fn(&mut J) + Sync) {
     jobs.par_iter_mut()
         .with_thread_pool(pool.split_per_item())
-        .for_each(|job| work(job));
+        .for_each(work);
 }
 
 impl Threads for &Pool {

@@ -18,7 +18,7 @@ fn running_on_several_threads_allocates_nothing() {
     let plan = model.plan().unwrap();
     let (height, width) = plan.input();
     let image: Vec<u8> = (0..height * width * 3)
-        .map(|i| (i * i >> 5) as u8)
+        .map(|i| ((i * i) >> 5) as u8)
         .collect();
     let mut alone = Session::new(&plan, &Options::default()).unwrap();
     let logits = alone.run(&image).unwrap();

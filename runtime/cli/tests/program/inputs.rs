@@ -273,6 +273,11 @@ fn command_lines_that_make_no_sense() {
         ("classify --threads 17 1.png", ["17", "--threads"]),
         ("classify --threads 0 1.png", ["0", "--threads"]),
         ("bench --iterations 0", ["0", "--iterations"]),
+        ("bench --cores 3-1", ["'3-1' names no cores", "0-3"]),
+        (
+            "bench -m tiny.vitlet --cores 1023",
+            ["may not run on 1023", "it may run on"],
+        ),
         ("bench --frequency 3", ["--frequency", "--help"]),
         (
             "bench --kernel fast",

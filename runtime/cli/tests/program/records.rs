@@ -319,7 +319,10 @@ fn bench() {
     sandbox.photo("photo.png", 4);
     let bench = "bench -m tiny.vitlet --json --iterations 20 --warmup 1";
     let record = sandbox.run(bench).succeeded().record();
-    assert_eq!(fields(&record), ["kernel", "ms", "output_hash", "threads"]);
+    assert_eq!(
+        fields(&record),
+        ["cores", "kernel", "ms", "output_hash", "per_s", "threads"]
+    );
     assert_eq!(
         fields(&record["ms"]),
         ["mean", "median", "min", "p90", "p99"]
@@ -332,6 +335,9 @@ fn bench() {
             && ms("p90") <= ms("p99")
     );
     assert_eq!(record["threads"], 1);
+    assert!(record["cores"].is_null());
+    let per_s = record["per_s"].as_f64().unwrap();
+    assert!((per_s * ms("mean") - 1e3).abs() < 1e-6);
 
     let scalar = sandbox
         .run(&format!("{bench} --kernel scalar --threads 2"))
@@ -342,6 +348,16 @@ fn bench() {
         (&json!("scalar"), &json!(2))
     );
     assert_eq!(scalar["output_hash"], record["output_hash"]);
+    let pinned = sandbox
+        .run(&format!("{bench} --threads 2 --cores 0-1023"))
+        .succeeded()
+        .record();
+    assert!(
+        pinned["cores"]
+            .as_str()
+            .is_some_and(|cores| !cores.is_empty())
+    );
+    assert_eq!(pinned["output_hash"], record["output_hash"]);
     let photo = sandbox
         .run(&format!("{bench} --input photo.png"))
         .succeeded()
