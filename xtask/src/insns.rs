@@ -134,6 +134,6 @@ fn judge(project: &Project, counts: &Counts, bless: bool) -> Result<()> {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "for people to read")]
-fn millions(count: u64) -> f64 {
+pub(crate) fn millions(count: u64) -> f64 {
     count as f64 / 1e6
 }

@@ -8,12 +8,15 @@
 //! | `models` | the large models: exported, compiled, compared; writes `docs/models.md` |
 //! | `variants` | the same networks from other code and other exporters: all lower, to the same operations |
 //! | `dist` | the release programs |
+//! | `peers` | vitlet and other engines side by side; writes `docs/performance.md` |
 //! | `insns` | instructions of one inference, counted by QEMU, against `budgets/instructions.toml` |
 //! | `mca` | cycles of the kernels' inner loops by LLVM's models of the boards' cores; writes `docs/cost-model.md` |
 //! | `threads` | what two threads make of two cores: a report |
 //! | `budgets` | sizes against `budgets/sizes.toml` |
 //! | `zoo` | the checked-in plans are what the compiler makes today |
 //! | `project` | where things are, and how commands are run |
+//! | `python` | Python environments under the target folder |
+//! | `qemu` | instructions of a program, counted |
 //! | `toolchain` | which Rust toolchain can build for which target |
 
 #![allow(
@@ -27,7 +30,10 @@ mod dist;
 mod insns;
 mod mca;
 mod models;
+mod peers;
 mod project;
+mod python;
+mod qemu;
 mod setup;
 mod test;
 mod test_models;
@@ -58,6 +64,7 @@ enum Verb {
     Models(models::Args),
     Variants(variants::Args),
     Dist(dist::Args),
+    Peers(peers::Args),
     Insns(insns::Args),
     Mca(mca::Args),
     Threads(threads::Args),
@@ -74,6 +81,7 @@ fn main() -> ExitCode {
         Verb::Models(args) => models::verb(&project, args),
         Verb::Variants(args) => variants::verb(&project, args),
         Verb::Dist(args) => dist::verb(&project, args),
+        Verb::Peers(args) => peers::verb(&project, args),
         Verb::Insns(args) => insns::verb(&project, args),
         Verb::Mca(args) => mca::verb(&project, args),
         Verb::Threads(args) => threads::verb(&project, args),

@@ -6,8 +6,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use super::counter::{Counter, Mark};
+use super::counter::Counter;
 use super::millions;
+use crate::qemu::Mark;
 
 /// What is read of `vitlet profile --json`.
 #[derive(Deserialize)]
