@@ -77,15 +77,54 @@ pub(super) unsafe fn pack_group(a: *const i8, stride: usize, k: usize, to: *mut 
     // SAFETY: i stays below k, a multiple of 16; the caller promises k elements of every row, and room for as many.
     unsafe {
         let mut i = 0;
-        while i < k {
-            let to = to.add(i * GROUP);
-            for pair in 0..GROUP / 2 {
-                let row = a.add(2 * pair * stride + i);
-                let x = join_rows(vld1q_s8(row), vld1q_s8(row.add(stride)));
-                vst1q_s8(to.add(16 * pair), x[0]);
-                vst1q_s8(to.add(16 * pair + 8 * GROUP), x[1]);
+        while i + 32 <= k {
+            for row in [0, 4, 8] {
+                let (a, to) = (a.add(row * stride + i), to.add(i * GROUP + 8 * row));
+                let next = [load_four(a, stride), load_four(a.add(16), stride)];
+                store_four(next[0], to);
+                store_four(next[1], to.add(16 * GROUP));
             }
-            i += 16;
+            i += 32;
+        }
+        if i < k {
+            for row in [0, 4, 8] {
+                let four = load_four(a.add(row * stride + i), stride);
+                store_four(four, to.add(i * GROUP + 8 * row));
+            }
+        }
+    }
+}
+
+/// 16 steps of K of four rows.
+///
+/// # Safety
+/// They can be read.
+#[inline(always)]
+unsafe fn load_four(a: *const i8, stride: usize) -> [int8x16_t; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        [
+            vld1q_s8(a),
+            vld1q_s8(a.add(stride)),
+            vld1q_s8(a.add(2 * stride)),
+            vld1q_s8(a.add(3 * stride)),
+        ]
+    }
+}
+
+/// Two pairs of rows of a packed group: two stores of two registers.
+///
+/// # Safety
+/// `to` is their place: it and what is a step behind it are valid for writing 32 elements.
+#[inline(always)]
+unsafe fn store_four([r0, r1, r2, r3]: [int8x16_t; 4], to: *mut i8) {
+    let (upper, lower) = (join_rows(r0, r1), join_rows(r2, r3));
+    for step in 0..2 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let to = to.add(step * 8 * GROUP);
+            vst1q_s8(to, upper[step]);
+            vst1q_s8(to.add(16), lower[step]);
         }
     }
 }

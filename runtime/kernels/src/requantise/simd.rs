@@ -82,6 +82,35 @@ pub(crate) trait Form: Copy {
     }
 }
 
+/// The places of up to 12 rows: three registers that move, and three distances that do not. (Left to itself the compiler goes from row to row by an addition
+/// for each.)
+#[derive(Clone, Copy)]
+struct Rows<T> {
+    /// Rows 0, 4 and 8.
+    fourths: [*mut T; 3],
+    /// Bytes to the rows after.
+    steps: [isize; 4],
+}
+
+impl<T> Rows<T> {
+    #[inline(always)]
+    fn new<I: Isa>(isa: I, y: *mut T, first: usize, pitch: usize) -> Self {
+        let (first, pitch) = (first * size_of::<T>(), pitch * size_of::<T>());
+        let first = y.wrapping_byte_offset(isa.opaque(first as isize));
+        let steps = [0, 1, 2, 3].map(|row| isa.opaque((row * pitch) as isize));
+        let fourth = |row: usize| first.wrapping_byte_add(row * pitch);
+        Self {
+            fourths: [first, fourth(4), fourth(8)],
+            steps,
+        }
+    }
+
+    #[inline(always)]
+    fn get(self, row: usize) -> *mut T {
+        self.fourths[row / 4].wrapping_byte_offset(self.steps[row % 4])
+    }
+}
+
 /// `scale` times the accumulators of a row.
 #[inline(always)]
 fn scaled<L: Lanes>(lanes: L, acc: L::I32, scale: L::F32) -> L::F32 {
@@ -165,6 +194,7 @@ macro_rules! form {
                 pitch: usize,
             ) {
                 $($constants)*
+                let rows = Rows::new($isa, $self.y(), first, pitch);
                 unroll!(P, pair, {
                     let $scaled = scaled($isa, acc[pair][0], scale[0]);
                     let upper = $round;
@@ -172,9 +202,9 @@ macro_rules! form {
                     let [upper, lower] = $isa.$split([upper, $round]);
                     // SAFETY: the caller's promise.
                     unsafe {
-                        let ($value, $place) = (upper, $self.y().add(first + 2 * pair * pitch));
+                        let ($value, $place) = (upper, rows.get(2 * pair));
                         $store;
-                        let ($value, $place) = (lower, $place.add(pitch));
+                        let ($value, $place) = (lower, rows.get(2 * pair + 1));
                         $store;
                     }
                 });
