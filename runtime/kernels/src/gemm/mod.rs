@@ -57,6 +57,14 @@ pub(crate) fn rows_scratch_len(k: usize) -> usize {
 /// Largest weights that are joined before they are used: half of a small L1.
 const JOINED_MAX: usize = 1 << 15;
 
+/// Bytes of a joined panel: bias and scales in pairs, then the weights of 8 columns.
+pub(crate) const fn joined_panel_len(padded_k: usize) -> usize {
+    2 * PAIRED + NR * padded_k
+}
+
+/// Bytes of 8 values in pairs (`Isa::pair_values`).
+pub(crate) const PAIRED: usize = 2 * NR * size_of::<i32>();
+
 /// Packs row-major `[n][k]` weights into the blocked layout.
 ///
 /// # Errors
@@ -137,10 +145,10 @@ impl<'a> Gemm<'a> {
         self.requantise.check_reach(products)
     }
 
-    /// Elements of the weights if an operation may keep a joined copy of them in scratch, else 0.
+    /// Bytes of the joined panels if an operation may keep them in scratch, else 0.
     pub(crate) fn joined_len(&self) -> usize {
         if self.weights.len() <= JOINED_MAX {
-            self.weights.len()
+            self.weights.len() / NR * joined_panel_len(padded_k(self.k)) / padded_k(self.k)
         } else {
             0
         }

@@ -3,7 +3,7 @@
 //! Groups of rows outside, panels inside: 8 rows stay in L1 while the weights stream past. Fewer than 8 rows left run as 4, 2 and 1, not as wasted
 //! rows. Where the instruction set asks for it, groups are of 12 rows, packed before the weights stream past.
 
-use super::{GROUP, Gemm, NR, padded_k};
+use super::{GROUP, Gemm, NR, PAIRED, joined_panel_len, padded_k};
 use crate::SizeError;
 use crate::isa::{Isa, Routine, unroll};
 use crate::requantise::simd::{Form, Target, with_form};
@@ -21,7 +21,7 @@ pub(crate) struct Rows {
 pub(crate) struct Packing<'s> {
     /// Room for a group of rows.
     group: *mut i8,
-    /// The weights after [`Isa::join`].
+    /// The panels, joined: see [`Join`].
     joined: Option<&'s [i8]>,
 }
 
@@ -49,8 +49,7 @@ impl<'s> Packing<'s> {
             return Self::new::<I>(gemm.k, scratch);
         }
         let (joined, rest) = carve::<i8>(scratch, len)?;
-        joined.copy_from_slice(gemm.weights);
-        isa.call(Join(joined));
+        isa.call(Join { gemm, joined });
         Ok(Self {
             joined: Some(joined),
             ..Self::new::<I>(gemm.k, rest)?
@@ -61,16 +60,34 @@ impl<'s> Packing<'s> {
 /// Rows that are worth joining the weights for: three groups save 12 ZIP for every 4 that joining takes, besides loads and stores.
 const JOINED_ROWS: usize = 3 * GROUP;
 
-/// Joins the panels of a weight matrix.
-struct Join<'s>(&'s mut [i8]);
+/// Joins panels: bias and scales in the order of a pair of rows ([`Isa::pair_values`]), then the weights ([`Isa::join`]).
+struct Join<'g, 'a, 's> {
+    gemm: &'g Gemm<'a>,
+    /// [`Gemm::joined_len`] bytes.
+    joined: &'s mut [i8],
+}
 
-impl Routine for Join<'_> {
+impl Routine for Join<'_, '_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {
-        // SAFETY: K is padded to 16 and N to 8, so that the length is a multiple of 128.
-        unsafe { isa.join(self.0.as_mut_ptr(), self.0.len()) };
+        let k = padded_k(self.gemm.k);
+        let panels = self.joined.chunks_exact_mut(joined_panel_len(k));
+        let (bias, scale) = (self.gemm.requantise.bias, self.gemm.requantise.scale);
+        let values = bias.chunks_exact(NR).zip(scale.chunks_exact(NR));
+        let weights = self.gemm.weights.chunks_exact(NR * k);
+        for (panel, ((bias, scale), weights)) in panels.zip(values.zip(weights)) {
+            let (bias_to, rest) = panel.split_at_mut(PAIRED);
+            let (scale_to, weights_to) = rest.split_at_mut(PAIRED);
+            weights_to.copy_from_slice(weights);
+            // SAFETY: 8 values are read and 16 written, in each of two pieces of that size; 8·K weights, K padded to 16, are a multiple of 128.
+            unsafe {
+                isa.pair_values(bias.as_ptr(), bias_to.as_mut_ptr().cast());
+                isa.pair_values(scale.as_ptr().cast(), scale_to.as_mut_ptr().cast());
+                isa.join(weights_to.as_mut_ptr(), weights_to.len());
+            }
+        }
     }
 }
 
@@ -360,7 +377,7 @@ impl Panels {
     /// Accumulators, bias included, and scales of the panel of column `n`, for the pairs of rows of a group.
     ///
     /// # Safety
-    /// As `tile`; `packed` is a group, and the weights are joined if JOINED.
+    /// As `tile`; `packed` is a group. If JOINED, `self.weights` are the joined panels.
     #[inline(always)]
     unsafe fn tile_packed<I: Isa, const JOINED: bool>(
         self,
@@ -370,8 +387,14 @@ impl Panels {
     ) -> ([[I::I32; 2]; GROUP / 2], [I::F32; 2]) {
         // SAFETY: as in `tile`.
         unsafe {
+            if JOINED {
+                let bias = self.weights.add(n / NR * joined_panel_len(self.k));
+                let (scale, weights) = (bias.add(PAIRED).cast::<f32>(), bias.add(2 * PAIRED));
+                let acc = isa.tile_packed::<true>(bias.cast(), packed, self.k, weights);
+                return (acc, [isa.load_f32(scale), isa.load_f32(scale.add(NR))]);
+            }
             let weights = self.weights.add(n * self.k);
-            let acc = isa.tile_packed::<JOINED>(self.bias.add(n), packed, self.k, weights);
+            let acc = isa.tile_packed::<false>(self.bias.add(n), packed, self.k, weights);
             (acc, isa.load_f32_pairs(self.scale.add(n)))
         }
     }

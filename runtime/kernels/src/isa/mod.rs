@@ -405,8 +405,8 @@ pub(crate) trait Isa: Copy {
             unsafe { core::ptr::copy_nonoverlapping(a.add(row * stride), to.add(row * k), k) };
         }
     }
-    /// As `tile` for [`GROUP`] rows that `pack_group` has packed, and a panel after `join` or not: pairs of rows, whose lanes are in an order that only `split_i16`, `split_i32` and
-    /// `load_f32_pairs` know.
+    /// As `tile` for [`GROUP`] rows that `pack_group` has packed: pairs of rows, whose lanes are in an order that only `split_i16`, `split_i32`,
+    /// `load_f32_pairs` and `pair_values` know. If JOINED, the panel is joined and `init` has the 16 values of `pair_values`.
     ///
     /// # Safety
     /// As `tile`.
@@ -491,6 +491,19 @@ pub(crate) trait Isa: Copy {
     ) -> [Self::I32; R] {
         // SAFETY: the caller's promise.
         unsafe { self.tile_ragged(init, planes, pitch, k, b) }
+    }
+    /// Copies values of 8 columns as they lie in a pair of rows: 16 values.
+    ///
+    /// # Safety
+    /// `from` is valid for reading 8 elements, `to` for writing 16.
+    #[inline(always)]
+    unsafe fn pair_values(self, from: *const i32, to: *mut i32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let values = self.load_i32(from);
+            self.store_i32(to, values);
+            self.store_i32(to.add(8), values);
+        }
     }
     /// The values of 8 columns, as they lie in a pair of rows.
     ///

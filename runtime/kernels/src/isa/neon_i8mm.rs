@@ -196,6 +196,43 @@ macro_rules! load_and_join {
     };
 }
 
+/// Initial values that lie in pairs, to all blocks.
+macro_rules! load_pairs {
+    () => {
+        concat!(
+            "ldp q8, q9, [{init}]\n",
+            "ldp q10, q11, [{init}, #32]\n",
+            "ldp q12, q13, [{init}]\n",
+            "ldp q14, q15, [{init}, #32]\n",
+            "ldp q16, q17, [{init}]\n",
+            "ldp q18, q19, [{init}, #32]\n",
+            "ldp q20, q21, [{init}]\n",
+            "ldp q22, q23, [{init}, #32]\n",
+            "ldp q24, q25, [{init}]\n",
+            "ldp q26, q27, [{init}, #32]\n",
+            "ldp q28, q29, [{init}]\n",
+            "ldp q30, q31, [{init}, #32]\n",
+        )
+    };
+}
+
+/// Initial values, each pair of columns for both rows, to all blocks.
+macro_rules! repeat_pairs {
+    () => {
+        concat!(
+            "ld1r {{v8.2d}}, [{init}], #8\n",
+            "ld1r {{v9.2d}}, [{init}], #8\n",
+            "ld1r {{v10.2d}}, [{init}], #8\n",
+            "ld1r {{v11.2d}}, [{init}], #8\n",
+            "mov v12.16b, v8.16b\nmov v13.16b, v9.16b\nmov v14.16b, v10.16b\nmov v15.16b, v11.16b\n",
+            "mov v16.16b, v8.16b\nmov v17.16b, v9.16b\nmov v18.16b, v10.16b\nmov v19.16b, v11.16b\n",
+            "mov v20.16b, v8.16b\nmov v21.16b, v9.16b\nmov v22.16b, v10.16b\nmov v23.16b, v11.16b\n",
+            "mov v24.16b, v8.16b\nmov v25.16b, v9.16b\nmov v26.16b, v10.16b\nmov v27.16b, v11.16b\n",
+            "mov v28.16b, v8.16b\nmov v29.16b, v9.16b\nmov v30.16b, v10.16b\nmov v31.16b, v11.16b\n",
+        )
+    };
+}
+
 /// 12 rows × 8 columns.
 ///
 /// ```text
@@ -211,19 +248,11 @@ macro_rules! load_and_join {
 /// |---|---|---|
 /// | weights: two runs, then joined in v4, v0, v2 and v1 | rows: two pairs, and the next two | blocks, 4 for each pair of rows |
 macro_rules! tile_12 {
-    ($weights:expr, $init:ident, $packed:ident, $k:ident, $b:ident) => {{
+    ($begin:expr, $weights:expr, $init:ident, $packed:ident, $k:ident, $b:ident) => {{
         let (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11);
         let (s12, s13, s14, s15, s16, s17, s18, s19, s20, s21, s22, s23);
         asm!(
-            "ld1r {{v8.2d}}, [{init}], #8",
-            "ld1r {{v9.2d}}, [{init}], #8",
-            "ld1r {{v10.2d}}, [{init}], #8",
-            "ld1r {{v11.2d}}, [{init}]",
-            "mov v12.16b, v8.16b", "mov v13.16b, v9.16b", "mov v14.16b, v10.16b", "mov v15.16b, v11.16b",
-            "mov v16.16b, v8.16b", "mov v17.16b, v9.16b", "mov v18.16b, v10.16b", "mov v19.16b, v11.16b",
-            "mov v20.16b, v8.16b", "mov v21.16b, v9.16b", "mov v22.16b, v10.16b", "mov v23.16b, v11.16b",
-            "mov v24.16b, v8.16b", "mov v25.16b, v9.16b", "mov v26.16b, v10.16b", "mov v27.16b, v11.16b",
-            "mov v28.16b, v8.16b", "mov v29.16b, v9.16b", "mov v30.16b, v10.16b", "mov v31.16b, v11.16b",
+            $begin,
             "2:",
             smmla_step!($weights),
             smmla_step!($weights),
@@ -262,9 +291,9 @@ pub(super) unsafe fn tile_packed<const JOINED: bool>(
     // SMMLA.
     unsafe {
         if JOINED {
-            tile_12!(load_joined!(), init, packed, k, b)
+            tile_12!(load_pairs!(), load_joined!(), init, packed, k, b)
         } else {
-            tile_12!(load_and_join!(), init, packed, k, b)
+            tile_12!(repeat_pairs!(), load_and_join!(), init, packed, k, b)
         }
     }
 }
@@ -381,7 +410,7 @@ fn rows_of<const R: usize>(blocks: [Blocks; R]) -> [Pair<int32x4_t>; R] {
 /// # Safety
 /// `p` is valid for reading 8 elements.
 #[inline(always)]
-unsafe fn load_i32_pairs(p: *const i32) -> [Pair<int32x4_t>; 2] {
+pub(super) unsafe fn load_i32_pairs(p: *const i32) -> [Pair<int32x4_t>; 2] {
     // SAFETY: the caller's promise.
     unsafe {
         let two = p.cast::<i64>();

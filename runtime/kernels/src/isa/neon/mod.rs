@@ -444,6 +444,16 @@ neon!(
     }
 
     #[inline(always)]
+    unsafe fn pair_values(self, from: *const i32, to: *mut i32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let [left, right] = neon_i8mm::load_i32_pairs(from);
+            self.store_i32(to, left);
+            self.store_i32(to.add(8), right);
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load_f32_pairs(self, p: *const f32) -> [Self::F32; 2] {
         // SAFETY: the caller's promise.
         unsafe { neon_i8mm::load_f32_pairs(p) }
