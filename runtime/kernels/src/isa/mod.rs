@@ -409,7 +409,7 @@ pub(crate) trait Isa: Copy {
     /// `load_f32_pairs` and `pair_values` know. If JOINED, the panel is joined and `init` has the 16 values of `pair_values`.
     ///
     /// # Safety
-    /// As `tile`.
+    /// As `tile`; `packed` is valid for reading `GROUP`·`k` elements, and `init` for 16 if JOINED.
     #[inline(always)]
     unsafe fn tile_packed<const JOINED: bool>(
         self,
@@ -479,7 +479,7 @@ pub(crate) trait Isa: Copy {
     /// As `tile_ragged` for R / 2 rows of planes and a panel that was joined: upper half, lower half, upper half of the next row and so on.
     ///
     /// # Safety
-    /// As `tile` for `k` rounded up to 16; planes and panel have anything and 0 past `k`.
+    /// As `tile` for `k` rounded up to 16, for the panel has anything past `k`, but the planes have 0.
     #[inline(always)]
     unsafe fn tile_planes<const R: usize>(
         self,

@@ -3,9 +3,11 @@
 //!
 //! So operands are pairs, and neither rows nor the plan's layout are made of pairs:
 //!
-//! 1. 8 steps of K for 8 columns are two runs of 32 bytes, each of 4 steps. ZIP1 and ZIP2 of 32-bit lanes join them.
+//! 1. 8 steps of K for 8 columns are two runs of 32 bytes, each of 4 steps. ZIP1 and ZIP2 of 32-bit lanes join them: in the tile, or once for all rows
+//!    if weights are small enough for a copy ([`join`]). Attention joins its keys and values once for a group.
 //! 2. ZIP1 and ZIP2 of 64-bit lanes join two rows. The GEMM does it once for a group of 12 rows and all panels ([`pack_group`]).
 //! 3. Sums stay in 2 × 2 blocks until they have been requantised: 16-bit lanes are split into rows by UZP1 and UZP2, half as many as 32-bit lanes take.
+//! 4. The two planes of a row of exponentials are a pair of rows: they are stored as an operand of SMMLA ([`store_planes`]).
 //!
 //! One or two rows, the last 4 steps of a K and the depthwise window are left to SDOT, which wastes nothing there.
 
@@ -238,10 +240,10 @@ macro_rules! repeat_pairs {
 /// ```text
 /// blocks of each pair of rows = initial values of each pair of columns, for both rows
 /// for each 8 steps of K (two at a time):
-///     weights = two runs of 4 steps of 8 columns, joined
+///     weights = two runs of 4 steps of 8 columns, joined now or before
 ///     for each pair of rows: SMMLA with 4 pairs of columns
 /// ```
-/// 1. 12 rows, not 8, because the weights are joined for every tile: 5 loads and 4 ZIP are shared by 24 SMMLA.
+/// 1. 12 rows, not 8, because joining and loading weights costs a tile the same: 5 loads and 4 ZIP are shared by 24 SMMLA.
 /// 2. Rows and weights are read by pairs of registers that move their pointer along, rows 8 SMMLA before their use.
 ///
 /// | v0–v4 | v5–v7, v3 | v8–v31 |
@@ -287,8 +289,8 @@ pub(super) unsafe fn tile_packed<const JOINED: bool>(
     k: usize,
     b: *const i8,
 ) -> [[Pair<int32x4_t>; 2]; GROUP / 2] {
-    // SAFETY: k is a positive multiple of 16; 12·k packed elements, 8·k weights and 8 initial values are read, as promised. The caller's token proves
-    // SMMLA.
+    // SAFETY: k is a positive multiple of 16; 12·k packed elements, 8·k weights and 8 initial values, 16 if JOINED, are read, as promised. The
+    // caller's token proves SMMLA.
     unsafe {
         if JOINED {
             tile_12!(load_pairs!(), load_joined!(), init, packed, k, b)
