@@ -53,7 +53,7 @@ impl Schedule {
     ) -> Self {
         let mut schedule = Schedule::default();
         for run in runs(graph) {
-            let run = Run::new(graph, parts, row_bytes, run, budget);
+            let run = Run::new(graph, parts, row_bytes, &run, budget);
             if let Some((group, held)) = run.group() {
                 schedule.groups.push(group);
                 schedule.held.extend(held);
@@ -145,7 +145,7 @@ impl<'g> Run<'g> {
         graph: &'g Graph,
         parts: &Parts,
         row_bytes: &'g dyn Fn(ValueId) -> usize,
-        ops: Vec<usize>,
+        ops: &[usize],
         budget: usize,
     ) -> Self {
         let outside = |place: usize| {

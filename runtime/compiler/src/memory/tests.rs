@@ -238,7 +238,7 @@ fn run(
         if rows.start < base || rows.end - base > held(v) {
             return Err(format!("rows {rows:?} of value {v} are not in memory"));
         }
-        let wrong = rows.clone().filter(|row| {
+        let wrong = rows.filter(|row| {
             let place = &arena[at(v, base, *row)..][..ROW];
             (0..ROW).any(|byte| place[byte] != label(v, *row, byte))
         });
