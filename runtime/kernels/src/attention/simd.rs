@@ -43,8 +43,8 @@ struct Head {
     logit_scale: f32,
     /// 128 times the output scale, for the planes' sums are joined in units of the upper one.
     out_scale: f32,
-    /// Initial logits of the last, partial vector of keys; 0 where there is a key.
-    past_end: [i32; NR],
+    /// Initial logits of the last two vectors of keys, of which the second is partial; 0 where there is a key.
+    past_end: [i32; 2 * NR],
     /// Largest biased logits of the last, partial vector of keys: any where there is a key.
     cap: [i32; NR],
     /// All ones where the last vector of keys has a key.
@@ -53,10 +53,10 @@ struct Head {
 
 impl Head {
     fn new(op: &Attention<'_>, index: usize) -> Self {
-        let (mut past_end, mut cap, mut mask) = ([0; NR], [i32::MAX; NR], [-1; NR]);
+        let (mut past_end, mut cap, mut mask) = ([0; 2 * NR], [i32::MAX; NR], [-1; NR]);
         let rest = op.shape.keys % NR;
         if rest > 0 {
-            past_end[rest..].fill(PAST_END);
+            past_end[NR + rest..].fill(PAST_END);
             cap[rest..].fill(PAST_END);
             mask[rest..].fill(0);
         }
@@ -242,7 +242,10 @@ impl Group<'_, '_> {
                 })
             };
         }
-        let count = tile_rows::<I>(left);
+        let count = match tile_rows::<I>(left) {
+            8 if I::WIDE => 4,
+            count => count,
+        };
         match count {
             8 => logits!(8),
             4 => logits!(4),
@@ -327,7 +330,8 @@ impl Group<'_, '_> {
             (queries, row) = blocks!(2, true);
             blocks!(1, true);
         } else {
-            if I::ROWS == 8 {
+            let is_wide = I::WIDE && self.op.shape.head_dim.is_multiple_of(2 * NR);
+            if I::ROWS == 8 && !is_wide {
                 (queries, row) = blocks!(8, false);
             }
             (queries, row) = blocks!(4, false);

@@ -413,7 +413,14 @@ impl Panels {
         // SAFETY: as in `tile`.
         unsafe {
             let weights = self.weights.add(n * self.k);
-            let acc = isa.tile_wide(self.bias.add(n), x.first, x.stride, self.k, weights);
+            let acc = isa.tile_wide(
+                self.bias.add(n),
+                x.first,
+                x.stride,
+                self.k,
+                weights,
+                NR * self.k,
+            );
             let scale = self.scale.add(n);
             (acc, [isa.load_f32(scale), isa.load_f32(scale.add(NR))])
         }

@@ -86,6 +86,21 @@ pub(crate) trait Isa: Copy {
     /// # Safety
     /// `p` is valid for reading 8 elements.
     unsafe fn load_f32(self, p: *const f32) -> Self::F32;
+    /// Loads 16 values of each of two arrays, and moves on to the next.
+    ///
+    /// # Safety
+    /// Both are valid for reading 16 elements.
+    #[inline(always)]
+    unsafe fn next_f32_pairs(self, p: [&mut *const f32; 2]) -> [[Self::F32; 2]; 2] {
+        p.map(|p| {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let pair = [self.load_f32(*p), self.load_f32(p.add(8))];
+                *p = p.add(16);
+                pair
+            }
+        })
+    }
     /// # Safety
     /// `p` is valid for writing 16 elements.
     unsafe fn store_i8(self, p: *mut i8, v: Self::I8);
@@ -133,7 +148,7 @@ pub(crate) trait Isa: Copy {
     fn shift_right_i16<const BITS: i32>(self, a: Self::I16) -> Self::I16;
     /// `(a·b + 2¹⁴) >> 15`; not both −2¹⁵.
     fn mulr_i16(self, a: Self::I16, b: Self::I16) -> Self::I16;
-    /// `(a + (1 << −n >> 1)) >> −n` per lane, a ≥ 0, n in −15..=0.
+    /// `(a + (1 << −n >> 1)) >> −n` per lane, 0 ≤ a < 2¹⁴, n in −15..=0. Below that, if this instruction set takes it, 0.
     fn shift_round_i16(self, a: Self::I16, n: Self::I16) -> Self::I16;
 
     fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
@@ -142,7 +157,7 @@ pub(crate) trait Isa: Copy {
     fn min_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// `yes` where a = b, else `no`.
     fn select_equal(self, a: Self::I32, b: Self::I32, yes: Self::I32, no: Self::I32) -> Self::I32;
-    /// `max(a, floor)` for a < 2¹⁵.
+    /// `a` for a < 2¹⁵, but if that is below `floor` any value of at most `floor` that [`Isa::shift_round_i16`] takes.
     fn narrow_floored(self, a: Self::I32, floor: i16) -> Self::I16;
     /// The largest lane, in all lanes.
     fn splat_max(self, a: Self::I32) -> Self::I32;
@@ -164,23 +179,20 @@ pub(crate) trait Isa: Copy {
     fn round_i32(self, a: Self::F32) -> Self::I32;
     /// `sat16(round(a))` for |a| < 2³¹.
     fn round_sat16(self, a: Self::F32) -> Self::I16;
-    /// `round(max(a, floor))` for a ≤ 0.
+    /// `round(a)` for a ≤ 0, but if that is below `floor` any value of at most `floor` that [`Isa::shift_round_i16`] takes.
     fn round_floored(self, a: Self::F32, floor: i16) -> Self::I16;
 
     /// The f64 square root, correctly rounded.
     fn sqrt(self, v: f64) -> f64;
 
-    /// `v.isqrt()` for v ≥ 2⁶², a fifth of its instructions. The f64 root is off by less than 1, so one step up or down gives the floor.
+    /// `v.isqrt()` for v ≥ 2⁶², a tenth of its instructions. The f64 root is off by less than 1, so one step up or down gives the floor; conversion saturates.
     #[inline(always)]
     fn root(self, v: u64) -> u32 {
-        let root = (self.sqrt(v as f64) as u64).min(u64::from(u32::MAX));
-        let square = root * root;
-        let root = if square > v {
-            root - 1
-        } else {
-            root + u64::from(v - square > 2 * root)
-        };
-        root as u32
+        let root = self.sqrt(v as f64) as u32;
+        let square = u64::from(root) * u64::from(root);
+        // Of magnitude below 2³³.
+        let rest = v.wrapping_sub(square) as i64;
+        root + u32::from(rest > 2 * i64::from(root)) - (rest as u64 >> 63) as u32
     }
 
     /// Sum and sum of squares of `n` values, n a multiple of 8 and at most 16384.
@@ -373,10 +385,10 @@ pub(crate) trait Isa: Copy {
         // SAFETY: the caller's promise.
         unsafe { tile_and_steps(self, init, a, stride, k, b) }
     }
-    /// As `tile` for 4 rows and two panels that follow each other, if that is better than 8 rows and one: 16 values of `init`, 16·k of `b`.
+    /// As `tile` for 4 rows and two panels, `panel` bytes apart, if that is better than 8 rows and one: 16 values of `init`.
     ///
     /// # Safety
-    /// As `tile`.
+    /// As `tile`, for both panels.
     #[inline(always)]
     unsafe fn tile_wide(
         self,
@@ -385,12 +397,35 @@ pub(crate) trait Isa: Copy {
         stride: usize,
         k: usize,
         b: *const i8,
+        panel: usize,
     ) -> [[Self::I32; 4]; 2] {
         // SAFETY: the caller's promise.
         unsafe {
             [
                 self.tile::<4>(init, a, stride, k, b),
-                self.tile::<4>(init.add(8), a, stride, k, b.add(8 * k)),
+                self.tile::<4>(init.add(8), a, stride, k, b.add(panel)),
+            ]
+        }
+    }
+    /// As `tile_wide` for any positive multiple of 4 as `k`.
+    ///
+    /// # Safety
+    /// As `tile_wide`.
+    #[inline(always)]
+    unsafe fn tile_wide_ragged(
+        self,
+        init: *const i32,
+        a: *const i8,
+        stride: usize,
+        k: usize,
+        b: *const i8,
+        panel: usize,
+    ) -> [[Self::I32; 4]; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            [
+                self.tile_ragged::<4>(init, a, stride, k, b),
+                self.tile_ragged::<4>(init.add(8), a, stride, k, b.add(panel)),
             ]
         }
     }

@@ -312,12 +312,13 @@ macro_rules! right_sdots {
     };
 }
 
-/// 4 rows × 16 columns: see [`Isa::tile_wide`].
+/// 4 rows × 16 columns: see [`Isa::tile_wide`] and [`Isa::tile_wide_ragged`].
 ///
 /// ```text
 /// accumulators of each row = initial values
 /// while 32 steps of K are left: rows = 32 bytes of each row; for each 8 of them: weights of the left panel, SDOT; of the right panel, SDOT
 /// if 16 steps are left: the same with 16 bytes
+/// ragged: for each 4 steps that are left: the same with 4 bytes
 /// ```
 /// 1. Rows are read by pairs of registers, weights by fours (LD1): 12 loads for 128 SDOT, where 8 × 8 takes 24. LD1 of four registers keeps the load
 ///    pipes as busy as two LDP, and the decoder half as busy (Cortex-A76 Software Optimization Guide, "ASIMD load instructions").
@@ -327,21 +328,9 @@ macro_rules! right_sdots {
 /// | v0–v7 | v8–v11 | v12–v15 | v16–v31 |
 /// |---|---|---|---|
 /// | rows, 32 steps each | weights of the left panel: 8 steps of 8 columns | of the right one | accumulators, 4 for each row |
-///
-/// # Safety
-/// As [`Isa::tile_wide`].
-#[inline(always)]
-pub(super) unsafe fn tile_wide(
-    init: *const i32,
-    a: *const i8,
-    stride: usize,
-    k: usize,
-    b: *const i8,
-) -> [[Pair<int32x4_t>; 4]; 2] {
-    let (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15);
-    // SAFETY: k is a positive multiple of 16; k bytes of each row, 16·k weights and 16 initial values are read, as promised. The caller's token
-    // proves SDOT.
-    unsafe {
+macro_rules! tile_wide {
+    ($init:ident, $a:ident, $stride:ident, $k:expr, $b:ident, $panel:ident, $rest:expr, $($operand:tt)*) => {{
+        let (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15);
         asm!(
             "ld1 {{v16.4s-v19.4s}}, [{init}]",
             "ld1 {{v20.4s-v23.4s}}, [{init}]",
@@ -373,39 +362,90 @@ pub(super) unsafe fn tile_wide(
             right_sdots!(["v1", "v3", "v5", "v7"], "2", "3"),
             "b.hs 2b",
             "3:",
-            "cmn {k}, #32",
-            "b.eq 4f",
+            "tbz {k}, #4, 4f",
             "ld1 {{v8.16b-v11.16b}}, [{w}], {right}",
-            "ldr q0, [{x0}]",
-            "ldr q2, [{x1}]",
-            "ldr q4, [{x2}]",
-            "ldr q6, [{x3}]",
+            "ldr q0, [{x0}], #16",
+            "ldr q2, [{x1}], #16",
+            "ldr q4, [{x2}], #16",
+            "ldr q6, [{x3}], #16",
             "ld1 {{v12.16b-v15.16b}}, [{w}], {left}",
             left_sdots!(["v0", "v2", "v4", "v6"], "0", "1"),
             "ld1 {{v8.16b-v11.16b}}, [{w}], {right}",
             right_sdots!(["v0", "v2", "v4", "v6"], "0", "1"),
-            "ld1 {{v12.16b-v15.16b}}, [{w}]",
+            "ld1 {{v12.16b-v15.16b}}, [{w}], {left}",
             left_sdots!(["v0", "v2", "v4", "v6"], "2", "3"),
             right_sdots!(["v0", "v2", "v4", "v6"], "2", "3"),
             "4:",
-            x0 = inout(reg) a => _,
-            x1 = inout(reg) a.add(stride) => _,
-            x2 = inout(reg) a.add(2 * stride) => _,
-            x3 = inout(reg) a.add(3 * stride) => _,
-            w = inout(reg) b => _,
-            right = in(reg) 8 * k,
-            left = in(reg) 64_usize.wrapping_sub(8 * k),
-            k = inout(reg) k => _,
-            init = in(reg) init,
+            $rest,
+            x0 = inout(reg) $a => _,
+            x1 = inout(reg) $a.add($stride) => _,
+            x2 = inout(reg) $a.add(2 * $stride) => _,
+            x3 = inout(reg) $a.add(3 * $stride) => _,
+            w = inout(reg) $b => _,
+            right = in(reg) $panel,
+            left = in(reg) 64_usize.wrapping_sub($panel),
+            k = inout(reg) $k => _,
+            init = in(reg) $init,
+            $($operand)*
             out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v12") _, out("v13") _, out("v14") _, out("v15") _,
             out("v16") s0, out("v17") s1, out("v18") s2, out("v19") s3, out("v20") s4, out("v21") s5, out("v22") s6, out("v23") s7, out("v24") s8, out("v25") s9, out("v26") s10, out("v27") s11, out("v28") s12, out("v29") s13, out("v30") s14, out("v31") s15,
             options(pure, readonly, nostack),
         );
+        [
+            [Pair(s0, s1), Pair(s4, s5), Pair(s8, s9), Pair(s12, s13)],
+            [Pair(s2, s3), Pair(s6, s7), Pair(s10, s11), Pair(s14, s15)],
+        ]
+    }};
+}
+
+/// See [`Isa::tile_wide`].
+#[inline(always)]
+pub(super) unsafe fn tile_wide(
+    init: *const i32,
+    a: *const i8,
+    stride: usize,
+    k: usize,
+    b: *const i8,
+    panel: usize,
+) -> [[Pair<int32x4_t>; 4]; 2] {
+    // SAFETY: k is a positive multiple of 16; k bytes of each row, 8·k weights of each panel and 16 initial values are read, as promised. The caller's
+    // token proves SDOT.
+    unsafe { tile_wide!(init, a, stride, k, b, panel, "",) }
+}
+
+/// See [`Isa::tile_wide_ragged`].
+#[inline(always)]
+pub(super) unsafe fn tile_wide_ragged(
+    init: *const i32,
+    a: *const i8,
+    stride: usize,
+    k: usize,
+    b: *const i8,
+    panel: usize,
+) -> [[Pair<int32x4_t>; 4]; 2] {
+    // SAFETY: k is a multiple of 4, its whole multiple of 16 may be 0; what is read is as promised. The caller's token proves SDOT.
+    unsafe {
+        tile_wide!(
+            init, a, stride, k & !15, b, panel,
+            concat!(
+                "cbz {rest}, 6f\n",
+                "5:\n",
+                "ld1 {{v8.16b, v9.16b}}, [{w}], {right}\n",
+                "ldr s0, [{x0}], #4\n",
+                "ldr s2, [{x1}], #4\n",
+                "ldr s4, [{x2}], #4\n",
+                "ldr s6, [{x3}], #4\n",
+                "ld1 {{v12.16b, v13.16b}}, [{w}], {left}\n",
+                "sub {w}, {w}, #32\n",
+                panel_sdots!(@ ["v16", "v17", "v20", "v21", "v24", "v25", "v28", "v29"], ["v0", "v2", "v4", "v6"], "v8", "v9", "0"),
+                panel_sdots!(@ ["v18", "v19", "v22", "v23", "v26", "v27", "v30", "v31"], ["v0", "v2", "v4", "v6"], "v12", "v13", "0"),
+                "subs {rest}, {rest}, #4\n",
+                "b.ne 5b\n",
+                "6:",
+            ),
+            rest = inout(reg) k & 15 => _,
+        )
     }
-    [
-        [Pair(s0, s1), Pair(s4, s5), Pair(s8, s9), Pair(s12, s13)],
-        [Pair(s2, s3), Pair(s6, s7), Pair(s10, s11), Pair(s14, s15)],
-    ]
 }
 
 /// Three rows of 16 channels, the rows of a channel side by side: `[4 vectors][4 channels][row 0, row 1, row 2, anything]`.

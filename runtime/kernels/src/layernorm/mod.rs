@@ -243,7 +243,7 @@ impl<'a> LayerNorm<'a> {
     /// `C·Q − S² + E` from a row's sum S and sum of squares Q, shifted up to 2⁶²..2⁶⁴; and the shift, which is even.
     #[inline]
     pub(super) fn variance(&self, sum: i32, squares: u64) -> (u64, u32) {
-        let square = u64::from(sum.unsigned_abs()) * u64::from(sum.unsigned_abs());
+        let square = (i64::from(sum) * i64::from(sum)) as u64;
         let v = self.channels as u64 * squares - square + self.eps;
         let z = v.leading_zeros() & !1;
         (v << z, z)

@@ -128,25 +128,25 @@ impl Affine<'_> {
     ) {
         let channels = self.gamma.len();
         let whole = channels - channels % LANES;
-        // Values, which the compiler need not read again after every store.
-        let (gamma, beta) = (self.gamma.as_ptr(), self.beta.as_ptr());
-        // SAFETY: c + 8 ≤ `whole` ≤ channels, or c < channels: within the row, and within gamma and beta.
+        let mut block = Block {
+            x,
+            gamma: self.gamma.as_ptr(),
+            beta: self.beta.as_ptr(),
+            factor: self.factor as i16,
+            minus_mean: isa.splat_i32(-mean),
+            rstd: isa.splat_f32(rstd),
+        };
+        // SAFETY: `whole` / 16 times 16 channels and then 8 are no more than `whole`; c < channels.
         unsafe {
-            let block = Block {
-                factor: self.factor as i16,
-                gamma,
-                beta,
-            };
-            let mut c = 0;
-            while c + 2 * LANES <= whole {
-                let first = block.normalise(isa, x, c, mean, rstd);
-                let second = block.normalise(isa, x, c + LANES, mean, rstd);
-                E::store(isa, y.add(c), first);
-                E::store(isa, y.add(c + LANES), second);
-                c += 2 * LANES;
+            let mut to = y;
+            for _ in 0..whole / (2 * LANES) {
+                let [first, second] = block.normalise_pair(isa);
+                E::store(isa, to, first);
+                E::store(isa, to.add(LANES), second);
+                to = to.add(2 * LANES);
             }
-            if c < whole {
-                E::store(isa, y.add(c), block.normalise(isa, x, c, mean, rstd));
+            if !whole.is_multiple_of(2 * LANES) {
+                E::store(isa, to, block.normalise(isa));
             }
             for c in whole..channels {
                 let q = self.normalised(*x.add(c), c, mean, rstd);
@@ -156,37 +156,52 @@ impl Affine<'_> {
     }
 }
 
-/// The factor and the arrays without their lengths.
-#[derive(Clone, Copy)]
-struct Block {
-    factor: i16,
+/// Where the next channels are, and the row's numbers.
+struct Block<I: Isa> {
+    x: *const i16,
     gamma: *const f32,
     beta: *const f32,
+    factor: i16,
+    minus_mean: I::I32,
+    rstd: I::F32,
 }
 
-impl Block {
-    /// 8 channels from `c` on of a row with that mean and reciprocal deviation, `sat16`.
+impl<I: Isa> Block<I> {
+    /// The next 16 channels, `sat16`.
     ///
     /// # Safety
-    /// `c + 8` lies within the channels of the row `x`.
+    /// The row, gamma and beta have as many left.
     #[inline(always)]
-    unsafe fn normalise<I: Isa>(
-        self,
-        isa: I,
-        x: *const i16,
-        c: usize,
-        mean: i32,
-        rstd: f32,
-    ) -> I::I16 {
-        // SAFETY: the caller's promise; gamma and beta have an element for each channel.
+    unsafe fn normalise_pair(&mut self, isa: I) -> [I::I16; 2] {
+        // SAFETY: the caller's promise.
         unsafe {
-            let x = isa.load_i16(x.add(c));
-            let centred = isa.to_f32(isa.mul_add_i16(isa.splat_i32(-mean), x, self.factor));
-            let scaled = isa.mul_f32(
-                isa.mul_f32(centred, isa.splat_f32(rstd)),
-                isa.load_f32(self.gamma.add(c)),
-            );
-            isa.round_sat16(isa.add_f32(scaled, isa.load_f32(self.beta.add(c))))
+            let x = [isa.load_i16(self.x), isa.load_i16(self.x.add(LANES))];
+            self.x = self.x.add(2 * LANES);
+            let [gamma, beta] = isa.next_f32_pairs([&mut self.gamma, &mut self.beta]);
+            [
+                self.normalised(isa, x[0], gamma[0], beta[0]),
+                self.normalised(isa, x[1], gamma[1], beta[1]),
+            ]
         }
+    }
+
+    /// The next 8 channels, `sat16`.
+    ///
+    /// # Safety
+    /// The row, gamma and beta have as many left.
+    #[inline(always)]
+    unsafe fn normalise(&self, isa: I) -> I::I16 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (gamma, beta) = (isa.load_f32(self.gamma), isa.load_f32(self.beta));
+            self.normalised(isa, isa.load_i16(self.x), gamma, beta)
+        }
+    }
+
+    #[inline(always)]
+    fn normalised(&self, isa: I, x: I::I16, gamma: I::F32, beta: I::F32) -> I::I16 {
+        let centred = isa.to_f32(isa.mul_add_i16(self.minus_mean, x, self.factor));
+        let scaled = isa.mul_f32(isa.mul_f32(centred, self.rstd), gamma);
+        isa.round_sat16(isa.add_f32(scaled, beta))
     }
 }

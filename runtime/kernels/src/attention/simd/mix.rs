@@ -151,6 +151,17 @@ impl<const P: usize, const WHOLE: bool> Panel<P, WHOLE> {
         // SAFETY: the caller's promise.
         unsafe {
             let mut d = 0;
+            while I::WIDE && !WHOLE && P == 4 && d + 2 * NR <= head_dim {
+                let q = self.mix_wide(isa, values);
+                unroll!(P, r, {
+                    if r < P / 2 {
+                        isa.store_sat8(y[r].add(d), q[0][r]);
+                        isa.store_sat8(y[r].add(d + NR), q[1][r]);
+                    }
+                });
+                values = values.wrapping_add(2 * NR * self.pitch);
+                d += 2 * NR;
+            }
             while d + NR <= head_dim {
                 let q = self.mix(isa, values);
                 unroll!(P, r, {
@@ -180,12 +191,36 @@ impl<const P: usize, const WHOLE: bool> Panel<P, WHOLE> {
     /// `planes` are two rows, and `values` a panel, of `keys`; there is a factor, for each of the block's rows.
     #[inline(always)]
     unsafe fn mix<I: Isa>(&self, isa: I, values: *const i8) -> [I::I16; P] {
+        // SAFETY: the caller's promise.
+        unsafe { self.scaled(isa, self.sums(isa, values)) }
+    }
+
+    /// As `mix` for 2 rows and 16 channels: two panels.
+    ///
+    /// # Safety
+    /// As `mix`, for 4 rows of `planes`.
+    #[inline(always)]
+    unsafe fn mix_wide<I: Isa>(&self, isa: I, values: *const i8) -> [[I::I16; P]; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (init, planes) = (ZEROS.as_ptr(), self.planes);
+            let panel = NR * self.pitch;
+            isa.tile_wide_ragged(init, planes, self.pitch, self.keys, values, panel)
+                .map(|acc| self.scaled(isa, join(isa, core::array::from_fn(|r| acc[r % 4]))))
+        }
+    }
+
+    /// The sums of a block's rows times their factors, requantised.
+    ///
+    /// # Safety
+    /// There is a factor for each of the block's rows.
+    #[inline(always)]
+    unsafe fn scaled<I: Isa>(&self, isa: I, sums: [I::F32; P]) -> [I::I16; P] {
         let zero_point = isa.splat_i16(i16::from(self.zero_point));
         let min = isa.splat_i16(i16::from(self.min));
         let mut q = [zero_point; P];
         // SAFETY: the caller's promise.
         unsafe {
-            let sums = self.sums(isa, values);
             unroll!(P, r, {
                 if r < queries_of(P, WHOLE) {
                     let scaled = isa.mul_f32(sums[r], isa.splat_f32(*self.factors.add(r)));
@@ -213,15 +248,23 @@ impl<const P: usize, const WHOLE: bool> Panel<P, WHOLE> {
             } else {
                 let (init, planes) = (ZEROS.as_ptr(), self.planes);
                 let acc = isa.tile_planes::<P>(init, planes, self.pitch, self.keys, values);
-                unroll!(P, r, {
-                    if r < P / 2 {
-                        // P is 2 at least: the remainders are only for the compiler.
-                        let (high, low) = (acc[2 * r % P], acc[(2 * r + 1) % P]);
-                        sums[r] = isa.add_f32(isa.to_f32(high), isa.to_f32_by_128(low));
-                    }
-                });
+                sums = join(isa, acc);
             }
         }
         sums
     }
+}
+
+/// The sums of P / 2 rows, first of the result, from those of their planes.
+#[inline(always)]
+fn join<I: Isa, const P: usize>(isa: I, acc: [I::I32; P]) -> [I::F32; P] {
+    let mut sums = [isa.splat_f32(0.0); P];
+    unroll!(P, r, {
+        if r < P / 2 {
+            // P is 2 at least: the remainders are only for the compiler.
+            let (high, low) = (acc[2 * r % P], acc[(2 * r + 1) % P]);
+            sums[r] = isa.add_f32(isa.to_f32(high), isa.to_f32_by_128(low));
+        }
+    });
+    sums
 }

@@ -14,7 +14,7 @@ use crate::isa::{Isa, Routine, unroll};
 /// Beyond this the exponential is 0.
 const T_MAX: i16 = CAP as i16;
 /// Where sums start.
-pub(super) const ZEROS: [i32; NR] = [0; NR];
+pub(super) const ZEROS: [i32; 2 * NR] = [0; 2 * NR];
 
 /// The logits of R query rows of a group, whose keys are packed in `work`.
 pub(super) struct Logits<'w, 's, 'g, 'a, const R: usize> {
@@ -33,31 +33,49 @@ impl<const R: usize> Routine for Logits<'_, '_, '_, '_, R> {
     fn simd<I: Isa>(self, isa: I) {
         let (shape, queries) = (&self.group.op.shape, self.queries);
         let (dim, pitch) = (padded_k(shape.head_dim), padded_k(shape.keys));
+        let panel = NR * dim;
         let mut packed = self.work.keys.as_ptr();
         let mut logits = self.work.logits[self.row * pitch..].as_mut_ptr();
-        let mut init = &ZEROS;
-        // SAFETY: `queries` are R rows of `dim` bytes.
-        let shifts = unsafe { isa.shifts::<R>(queries.first, queries.stride, dim) };
-        // SAFETY: there is room for 8 rows of `dim`.
-        let (first, stride) = unsafe {
-            let packed = self.work.packed_queries.as_mut_ptr();
-            isa.pack_queries::<R>(queries.first, queries.stride, dim, packed)
-        };
         let mut key = 0;
-        while key < shape.keys {
-            if key + NR > shape.keys {
-                init = &self.group.head.past_end;
+        // SAFETY: `queries` are R rows; there is room for 8 packed ones; keys are packed in panels of 8; there are logits for 8 rows of `pitch`, a multiple
+        // of 16, so two panels have room in a row.
+        unsafe {
+            let shifts = isa.shifts::<R>(queries.first, queries.stride, dim);
+            let to = self.work.packed_queries.as_mut_ptr();
+            let (first, stride) = isa.pack_queries::<R>(queries.first, queries.stride, dim, to);
+            while I::WIDE && R == 4 && key + NR < shape.keys {
+                let init = self.initial(key, 2 * NR).as_ptr();
+                let [left, right] = isa.tile_wide(init, first, stride, dim, packed, panel);
+                unroll!(R, r, {
+                    isa.store_i32(logits.add(r * pitch), left[r % 4]);
+                    isa.store_i32(logits.add(r * pitch + NR), right[r % 4]);
+                });
+                packed = packed.add(2 * panel);
+                logits = logits.add(2 * NR);
+                key += 2 * NR;
             }
-            // SAFETY: `queries` are R rows; keys are packed in panels of 8, and there are logits for 8 rows of `pitch`, a multiple of 8.
-            unsafe {
-                let acc = isa.tile_queries::<R>(init.as_ptr(), &shifts, first, stride, dim, packed);
+            while key < shape.keys {
+                let init = self.initial(key, NR)[NR..].as_ptr();
+                let acc = isa.tile_queries::<R>(init, &shifts, first, stride, dim, packed);
                 unroll!(R, r, {
                     isa.store_i32(logits.add(r * pitch), acc[r]);
                 });
-                packed = packed.add(NR * dim);
+                packed = packed.add(panel);
                 logits = logits.add(NR);
+                key += NR;
             }
-            key += NR;
+        }
+    }
+}
+
+impl<const R: usize> Logits<'_, '_, '_, '_, R> {
+    /// Where the sums of two panels start, of which the last ends with key `key + count`.
+    #[inline(always)]
+    fn initial(&self, key: usize, count: usize) -> &[i32; 2 * NR] {
+        if key + count > self.group.op.shape.keys {
+            &self.group.head.past_end
+        } else {
+            &ZEROS
         }
     }
 }
@@ -125,22 +143,23 @@ impl<const FORM: u8, const WHOLE: bool> Routine for Softmax<'_, '_, '_, '_, FORM
 /// # Safety
 /// `logits` is valid for reading `keys` rounded up to 8; those past the end are below all others.
 #[inline(always)]
-unsafe fn max_logit<I: Isa>(isa: I, logits: *const i32, keys: usize) -> I::I32 {
+unsafe fn max_logit<I: Isa>(isa: I, mut logits: *const i32, keys: usize) -> I::I32 {
     // SAFETY: the caller's promise.
     unsafe {
-        let (mut max, mut j) = (isa.load_i32(logits), NR);
-        while j + NR < keys {
-            let two = isa.max_i32(
-                isa.load_i32(logits.add(j)),
-                isa.load_i32(logits.add(j + NR)),
-            );
-            max = isa.max_i32(max, two);
-            j += 2 * NR;
+        let (mut max, vectors) = ([isa.splat_i32(i32::MIN); 2], keys.div_ceil(NR));
+        for _ in 0..vectors / 4 {
+            let two = isa.max_i32(isa.load_i32(logits), isa.load_i32(logits.add(NR)));
+            max[0] = isa.max_i32(max[0], two);
+            let (third, fourth) = (logits.add(2 * NR), logits.add(3 * NR));
+            let two = isa.max_i32(isa.load_i32(third), isa.load_i32(fourth));
+            max[1] = isa.max_i32(max[1], two);
+            logits = logits.add(4 * NR);
         }
-        if j < keys {
-            max = isa.max_i32(max, isa.load_i32(logits.add(j)));
+        for _ in 0..vectors % 4 {
+            max[0] = isa.max_i32(max[0], isa.load_i32(logits));
+            logits = logits.add(NR);
         }
-        isa.splat_max(max)
+        isa.splat_max(isa.max_i32(max[0], max[1]))
     }
 }
 
@@ -223,7 +242,7 @@ impl<V: Copy> Row<V> {
 unsafe fn exponentials<I: Isa, const FORM: u8, const WHOLE: bool>(
     isa: I,
     head: &Head,
-    logits: *const i32,
+    mut logits: *const i32,
     keys: usize,
     max: I::I32,
     planes: *mut i8,
@@ -243,21 +262,23 @@ unsafe fn exponentials<I: Isa, const FORM: u8, const WHOLE: bool>(
         let (mut sum, mut j) = (isa.splat_i32(0), 0);
         while j + 2 * NR <= keys {
             let e = [
-                exponential::<I, FORM>(isa, logits.add(j), max, scale),
-                exponential::<I, FORM>(isa, logits.add(j + NR), max, scale),
+                exponential::<I, FORM>(isa, logits, max, scale),
+                exponential::<I, FORM>(isa, logits.add(NR), max, scale),
             ];
             sum = isa.accumulate(isa.accumulate(sum, e[0]), e[1]);
             planes.store_pair(isa, j, e);
+            logits = logits.add(2 * NR);
             j += 2 * NR;
         }
         if keys & NR != 0 {
-            let e = exponential::<I, FORM>(isa, logits.add(j), max, scale);
+            let e = exponential::<I, FORM>(isa, logits, max, scale);
             sum = isa.accumulate(sum, e);
             planes.store(isa, j, e);
+            logits = logits.add(NR);
             j += NR;
         }
-        if j < keys {
-            let mut e = exponential::<I, FORM>(isa, logits.add(j), max, scale);
+        if !keys.is_multiple_of(NR) {
+            let mut e = exponential::<I, FORM>(isa, logits, max, scale);
             if FORM == PLAIN {
                 e = isa.and_i16(e, isa.load_i16(head.mask.as_ptr()));
             }

@@ -40,7 +40,7 @@ macro_rules! neon_ops {
 
 /// The kernels share all but the tiles and the depthwise window, which are in the module `$own`.
 macro_rules! neon {
-    ($token:ty, $features:literal, $rows:expr, $own:ident $(, $wide:path)? $(; $($more:tt)*)?) => {
+    ($token:ty, $features:literal, $rows:expr, $own:ident $(, wide in $wide:ident)? $(; $($more:tt)*)?) => {
         impl Isa for $token {
             type I8 = int8x16_t;
             type I16 = int16x8_t;
@@ -95,6 +95,11 @@ macro_rules! neon {
                 unsafe { Pair(vld1q_f32(p), vld1q_f32(p.add(4))) }
             }
             #[inline(always)]
+            unsafe fn next_f32_pairs(self, p: [&mut *const f32; 2]) -> [[Pair<float32x4_t>; 2]; 2] {
+                // SAFETY: the caller's promise.
+                unsafe { next_pairs(p) }
+            }
+            #[inline(always)]
             unsafe fn store_i8(self, p: *mut i8, v: int8x16_t) {
                 // SAFETY: the caller's promise.
                 unsafe { vst1q_s8(p, v) }
@@ -137,10 +142,9 @@ macro_rules! neon {
             }
 
             neon_ops! {
-                fn round_floored(a: Pair<float32x4_t>, floor: i16) -> int16x8_t {
-                    // Conversion and narrowing saturate, below any floor.
-                    let r = vqmovn_high_s32(vqmovn_s32(vcvtnq_s32_f32(a.0)), vcvtnq_s32_f32(a.1));
-                    vmaxq_s16(r, vdupq_n_s16(floor))
+                // Conversion and narrowing saturate at −2¹⁵, and SRSHL shifts by up to 128.
+                fn round_floored(a: Pair<float32x4_t>, _floor: i16) -> int16x8_t {
+                    vqmovn_high_s32(vqmovn_s32(vcvtnq_s32_f32(a.0)), vcvtnq_s32_f32(a.1))
                 }
                 fn sqrt(v: f64) -> f64 { vget_lane_f64::<0>(vsqrt_f64(vdup_n_f64(v))) }
                 fn splat_i16(v: i16) -> int16x8_t { vdupq_n_s16(v) }
@@ -181,9 +185,7 @@ macro_rules! neon {
                         vbslq_s32(vceqq_s32(a.1, b.1), yes.1, no.1),
                     )
                 }
-                fn narrow_floored(a: Pair<int32x4_t>, floor: i16) -> int16x8_t {
-                    vmaxq_s16(vqmovn_high_s32(vqmovn_s32(a.0), a.1), vdupq_n_s16(floor))
-                }
+                fn narrow_floored(a: Pair<int32x4_t>, _floor: i16) -> int16x8_t { vqmovn_high_s32(vqmovn_s32(a.0), a.1) }
                 fn splat_max(a: Pair<int32x4_t>) -> Pair<int32x4_t> {
                     let max = vdupq_n_s32(vmaxvq_s32(vmaxq_s32(a.0, a.1)));
                     Pair(max, max)
@@ -318,9 +320,23 @@ macro_rules! neon {
                     stride: usize,
                     k: usize,
                     b: *const i8,
+                    panel: usize,
                 ) -> [[Self::I32; 4]; 2] {
                     // SAFETY: the caller's promise.
-                    unsafe { $wide(init, a, stride, k, b) }
+                    unsafe { $wide::tile_wide(init, a, stride, k, b, panel) }
+                }
+                #[inline(always)]
+                unsafe fn tile_wide_ragged(
+                    self,
+                    init: *const i32,
+                    a: *const i8,
+                    stride: usize,
+                    k: usize,
+                    b: *const i8,
+                    panel: usize,
+                ) -> [[Self::I32; 4]; 2] {
+                    // SAFETY: the caller's promise.
+                    unsafe { $wide::tile_wide_ragged(init, a, stride, k, b, panel) }
                 }
             )?
 
@@ -362,7 +378,7 @@ neon!(
     "neon,dotprod",
     8,
     neon_dotprod,
-    neon_dotprod::tile_wide
+    wide in neon_dotprod
 );
 neon!(
     NeonI8mm,
@@ -469,3 +485,21 @@ neon!(
         neon_i8mm::split_i32(pair)
     }
 );
+
+/// See [`Isa::next_f32_pairs`]. Assembly, because the compiler takes two instructions for each array.
+#[inline(always)]
+unsafe fn next_pairs([p, q]: [&mut *const f32; 2]) -> [[Pair<float32x4_t>; 2]; 2] {
+    let (p0, p1, p2, p3, q0, q1, q2, q3);
+    // SAFETY: reads 16 elements of each, as the caller promises.
+    unsafe {
+        asm!(
+            "ld1 {{v16.4s-v19.4s}}, [{p}], #64",
+            "ld1 {{v20.4s-v23.4s}}, [{q}], #64",
+            p = inout(reg) *p, q = inout(reg) *q,
+            out("v16") p0, out("v17") p1, out("v18") p2, out("v19") p3,
+            out("v20") q0, out("v21") q1, out("v22") q2, out("v23") q3,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    [[Pair(p0, p1), Pair(p2, p3)], [Pair(q0, q1), Pair(q2, q3)]]
+}

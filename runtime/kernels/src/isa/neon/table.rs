@@ -7,8 +7,8 @@ use core::arch::aarch64::*;
 /// # Safety
 /// `p` is valid for reading and writing `n` elements.
 #[inline(always)]
-pub(super) unsafe fn look_up(table: &[i8; 256], p: *mut i8, n: usize) {
-    // SAFETY: i + 32 or i + 16 ≤ n in the loops, and the table has 256 entries.
+pub(super) unsafe fn look_up(table: &[i8; 256], mut p: *mut i8, n: usize) {
+    // SAFETY: n / 64 times 64 bytes, then 16 at a time, then one at a time are n; the table has 256 entries.
     unsafe {
         let quarters = [0, 64, 128, 192].map(|first| table.as_ptr().add(first));
         let tables = [
@@ -17,21 +17,24 @@ pub(super) unsafe fn look_up(table: &[i8; 256], p: *mut i8, n: usize) {
             vld1q_s8_x4(quarters[2]),
             vld1q_s8_x4(quarters[3]),
         ];
-        let mut i = 0;
-        while i + 32 <= n {
-            let at = p.add(i);
-            let index = [vld1q_s8(at), vld1q_s8(at.add(16))];
-            vst1q_s8(at, entries(&tables, index[0]));
-            vst1q_s8(at.add(16), entries(&tables, index[1]));
-            i += 32;
+        for _ in 0..n / 64 {
+            let int8x16x4_t(b0, b1, b2, b3) = vld1q_s8_x4(p);
+            let entries = int8x16x4_t(
+                entries(&tables, b0),
+                entries(&tables, b1),
+                entries(&tables, b2),
+                entries(&tables, b3),
+            );
+            vst1q_s8_x4(p, entries);
+            p = p.add(64);
         }
-        while i + 16 <= n {
-            vst1q_s8(p.add(i), entries(&tables, vld1q_s8(p.add(i))));
-            i += 16;
+        for _ in 0..n % 64 / 16 {
+            vst1q_s8(p, entries(&tables, vld1q_s8(p)));
+            p = p.add(16);
         }
-        while i < n {
-            *p.add(i) = table[usize::from(*p.add(i) as u8)];
-            i += 1;
+        for _ in 0..n % 16 {
+            *p = table[usize::from(*p as u8)];
+            p = p.add(1);
         }
     }
 }
