@@ -1,7 +1,8 @@
 //! 16 channels at a time.
 //!
-//! A 3×3 window (any stride) reads the image in place: the weights of 16 channels stay in registers along a row; rows above and below the image are
-//! a row of pad bytes in scratch, columns left and right of it the pad bytes themselves. Other windows are gathered into scratch first.
+//! A 3×3 window (any stride) reads the image in place: the weights of 16 channels (8, where two output rows are computed together) stay in registers
+//! along a row; rows above and below the image are a row of pad bytes in scratch, columns left and right of it the pad bytes themselves. Other windows
+//! are gathered into scratch first.
 //!
 //! Products are added in pairs in 16 bits (2·127·128 fits), then widened. Channels past the last multiple of 16 are covered by a last block that
 //! overlaps its neighbour; where that is impossible (fewer than 16 channels) or wrong (adding to a residual twice) they run as the reference does.
@@ -45,11 +46,13 @@ impl Vectorised for Depthwise<'_> {
         for pixel in pad_row.chunks_exact_mut(channels) {
             pixel.copy_from_slice(self.pad);
         }
+        let is_line = self.shape.kernel == [3, 3];
+        let block = if is_line { BLOCK / I::LINES } else { BLOCK };
         let adds = matches!(out, Out::S16Add(_));
         let blocks = if adds {
-            channels / BLOCK
+            channels / block
         } else {
-            channels.div_ceil(BLOCK)
+            channels.div_ceil(block)
         };
         let buffers = Buffers {
             x,
@@ -57,31 +60,79 @@ impl Vectorised for Depthwise<'_> {
             target: Target::new(&self.requantise.output, out),
         };
         let row_len = self.shape.out_row_len();
-        for (index, oy) in rows.enumerate() {
+        let mut oy = rows.start;
+        while oy < rows.end {
+            let is_pair = is_line && I::LINES == 2 && self.shape.stride[0] == 1;
+            let lines = if is_pair { 2.min(rows.end - oy) } else { 1 };
+            let first = (oy - rows.start) * row_len;
             // SAFETY: `run` checked that x is the image and that `out` holds `rows`; the blocks lie within the channels.
             unsafe {
-                self.row_simd(isa, buffers, oy, blocks, patch, index * row_len);
+                if is_line {
+                    self.lines_simd(isa, buffers, oy, lines, blocks, first);
+                } else {
+                    self.gathered_row(isa, buffers, oy, blocks, patch, first);
+                }
                 let output = &self.requantise.output;
-                buffers
-                    .target
-                    .look_up(isa, output, index * row_len, row_len);
+                buffers.target.look_up(isa, output, first, lines * row_len);
             }
-            if blocks * BLOCK < channels {
-                self.row_scalar(x, oy, blocks * BLOCK..channels, out, index * row_len);
+            if blocks * block < channels {
+                for line in 0..lines {
+                    let rest = blocks * block..channels;
+                    self.row_scalar(x, oy + line, rest, out, first + line * row_len);
+                }
             }
+            oy += lines;
         }
         Ok(())
     }
 }
 
 impl Depthwise<'_> {
-    /// One row of output pixels, blocks `0..blocks` of channels, from element `first` of the target on.
+    /// `lines` rows of output pixels, blocks `0..blocks` of channels, from element `first` of the target on.
     ///
     /// # Safety
-    /// `buffers.x` is the whole image, `pad_row` a row of it, `patch` a window; the row lies in the target; blocks of 16 lie in the channels, the last
-    /// one moved down if need be.
+    /// The window is 3×3, and its vertical stride 1 if there are two lines; `buffers.x` is the whole image, `pad_row` a row of it; the rows lie in the
+    /// target; blocks lie in the channels, the last one moved down if need be.
     #[inline(always)]
-    unsafe fn row_simd<I: Isa>(
+    unsafe fn lines_simd<I: Isa>(
+        &self,
+        isa: I,
+        buffers: Buffers<'_>,
+        oy: usize,
+        lines: usize,
+        blocks: usize,
+        first: usize,
+    ) {
+        let mut inputs = [buffers.pad_row.as_ptr(); 4];
+        for (ky, input) in inputs.iter_mut().enumerate().take(2 + lines) {
+            if let Some(start) = self.shape.pixel(self.shape.start(0, oy) + ky as isize, 0) {
+                *input = buffers.x[start..].as_ptr();
+            }
+        }
+        let block = BLOCK / I::LINES;
+        for index in 0..blocks {
+            let c = (index * block).min(self.pad.len() - block);
+            let line_block = LineBlock {
+                op: self,
+                inputs,
+                target: buffers.target,
+                c,
+                first,
+            };
+            if I::LINES == 2 && lines == 2 {
+                isa.call(Lines::<2>(line_block));
+            } else {
+                isa.call(Lines::<1>(line_block));
+            }
+        }
+    }
+
+    /// One row of output pixels, blocks `0..blocks` of 16 channels, from element `first` of the target on.
+    ///
+    /// # Safety
+    /// As `lines_simd`, and `patch` holds a window.
+    #[inline(always)]
+    unsafe fn gathered_row<I: Isa>(
         &self,
         isa: I,
         buffers: Buffers<'_>,
@@ -91,13 +142,6 @@ impl Depthwise<'_> {
         first: usize,
     ) {
         let channels = self.pad.len();
-        if self.shape.kernel == [3, 3] {
-            for block in 0..blocks {
-                let c = (block * BLOCK).min(channels - BLOCK);
-                self.line_block(isa, buffers, oy, c, first);
-            }
-            return;
-        }
         for ox in 0..self.shape.out_w as usize {
             self.shape.gather(buffers.x, self.pad, oy, ox, patch);
             for block in 0..blocks {
@@ -108,24 +152,6 @@ impl Depthwise<'_> {
                 }
             }
         }
-    }
-
-    /// 16 channels from `c` on of row `oy`, read in place.
-    #[inline(always)]
-    fn line_block<I: Isa>(&self, isa: I, buffers: Buffers<'_>, oy: usize, c: usize, first: usize) {
-        let mut lines = [buffers.pad_row.as_ptr(); 3];
-        for (ky, line) in lines.iter_mut().enumerate() {
-            if let Some(start) = self.shape.pixel(self.shape.start(0, oy) + ky as isize, 0) {
-                *line = buffers.x[start..].as_ptr();
-            }
-        }
-        isa.call(LineBlock {
-            op: self,
-            lines,
-            target: buffers.target,
-            c,
-            first,
-        });
     }
 
     /// 16 channels from `c` on of one pixel, whose window lies in `patch`, to element `index` of the target.
@@ -182,37 +208,40 @@ impl Depthwise<'_> {
     }
 }
 
-/// 16 channels from `c` on, of an output row that starts at element `first`. Whoever makes one promises: the window is 3×3, the lines are whole
-/// rows of the image or of padding, `c + 16` lies within the channels, and the row in the target.
+/// A block of channels from `c` on, of an output row that starts at element `first`, and perhaps of the row below. Whoever makes one promises: the window
+/// is 3×3, the inputs are whole rows of the image or of padding, the block lies within the channels, and the rows in the target.
 struct LineBlock<'b, 'a> {
     op: &'b Depthwise<'a>,
-    lines: [*const i8; 3],
+    inputs: [*const i8; 4],
     target: Target,
     c: usize,
     first: usize,
 }
 
-impl Routine for LineBlock<'_, '_> {
+/// N output rows of a block.
+struct Lines<'b, 'a, const N: usize>(LineBlock<'b, 'a>);
+
+impl<const N: usize> Routine for Lines<'_, '_, N> {
     type Output = ();
 
     /// The form of the output is settled outside the loop.
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {
         // SAFETY: as promised.
-        unsafe { with_form!(self.target, form => self.pixels(isa, form)) };
+        unsafe { with_form!(self.0.target, form => self.0.pixels::<I, _, N>(isa, form)) };
     }
 }
 
 impl LineBlock<'_, '_> {
     /// Where the rows of input column `ix` are; left and right of the image, in the padding.
     #[inline(always)]
-    fn rows(&self, ix: isize) -> [*const i8; 3] {
+    fn rows(&self, ix: isize) -> [*const i8; 4] {
         let (shape, pad) = (&self.op.shape, &self.op.pad);
         if 0 <= ix && ix < shape.in_w as isize {
             let offset = ix as usize * pad.len() + self.c;
-            self.lines.map(|line| line.wrapping_add(offset))
+            self.inputs.map(|row| row.wrapping_add(offset))
         } else {
-            [pad[self.c..].as_ptr(); 3]
+            [pad[self.c..].as_ptr(); 4]
         }
     }
 
@@ -220,26 +249,28 @@ impl LineBlock<'_, '_> {
     /// a, b = the first two columns of the first window
     /// for each output pixel:
     ///     c = the third column of its window
-    ///     store requantised (bias + weights · [a, b, c])
+    ///     store requantised (bias + weights · [a, b, c]), of N rows
     ///     a, b = b, c
     /// ```
     /// 1. With a stride of 1 a column is loaded (for SDOT: interleaved) once for three windows.
     /// 2. Three pixels at a time: the columns change their roles, not their registers.
-    /// 3. Three addresses and one offset, not three addresses to be moved along.
+    /// 3. An address for each input row and one offset, not addresses to be moved along.
     ///
     /// # Safety
     /// As promised by whoever made `self`; `form` is that of `self.target`.
     #[inline(always)]
-    unsafe fn pixels<I: Isa, F: Form>(self, isa: I, form: F) {
+    unsafe fn pixels<I: Isa, F: Form, const N: usize>(self, isa: I, form: F) {
         let (shape, channels) = (&self.op.shape, self.op.pad.len());
         let (width, left) = (shape.out_w as usize, shape.start(1, 0));
-        // SAFETY: the caller's promise; `rows` are valid for 16 channels from `c` on.
+        // SAFETY: the caller's promise; `rows` are valid for a block of channels from `c` on.
         unsafe {
-            let pixel = Pixel {
+            let pixel = Pixel::<I, F, N> {
                 weights: isa.load_window(self.op.weights.as_ptr().add(self.c), channels),
                 bias: self.op.requantise.bias.as_ptr().add(self.c),
                 scale: self.op.requantise.scale.as_ptr().add(self.c),
+                scales: isa.load_f32(self.op.requantise.scale.as_ptr().add(self.c)),
                 form,
+                pitch: shape.out_row_len(),
             };
             let mut index = self.first + self.c;
             if shape.stride[1] != 1 {
@@ -263,13 +294,13 @@ impl LineBlock<'_, '_> {
             let mut offset = (left + 2) * channels as isize + self.c as isize;
             for _ in 0..inside / 3 {
                 offset = isa.opaque(offset);
-                let c = isa.load_column(self.lines.map(|line| line.offset(offset)));
+                let c = isa.load_column(self.inputs.map(|row| row.offset(offset)));
                 pixel.store(isa, [a, b, c], index);
                 offset = isa.opaque(offset + channels as isize);
-                a = isa.load_column(self.lines.map(|line| line.offset(offset)));
+                a = isa.load_column(self.inputs.map(|row| row.offset(offset)));
                 pixel.store(isa, [b, c, a], index + channels);
                 offset = isa.opaque(offset + channels as isize);
-                b = isa.load_column(self.lines.map(|line| line.offset(offset)));
+                b = isa.load_column(self.inputs.map(|row| row.offset(offset)));
                 pixel.store(isa, [c, a, b], index + 2 * channels);
                 offset += channels as isize;
                 index += 3 * channels;
@@ -284,25 +315,38 @@ impl LineBlock<'_, '_> {
     }
 }
 
-/// What the pixels of 16 channels have in common.
-struct Pixel<I: Isa, F: Form> {
+/// What the pixels of a block of channels have in common.
+struct Pixel<I: Isa, F: Form, const N: usize> {
     weights: I::Window,
     bias: *const i32,
     scale: *const f32,
+    /// The first 8, which stay in registers where two output rows are computed.
+    scales: I::F32,
     form: F,
+    /// From an output row to the next.
+    pitch: usize,
 }
 
-impl<I: Isa, F: Form> Pixel<I, F> {
+impl<I: Isa, F: Form, const N: usize> Pixel<I, F, N> {
     /// # Safety
-    /// `bias` and `scale` are valid for 16 elements; what the columns were loaded from has not changed; 16 elements from `index` on lie in the output.
+    /// `bias` and `scale` are valid for a block of channels; what the columns were loaded from has not changed; the block lies in the output from
+    /// `index` on, in N rows.
     #[inline(always)]
     unsafe fn store(&self, isa: I, columns: [I::Column; 3], index: usize) {
         // SAFETY: the caller's promise.
         unsafe {
-            let bias = [isa.load_i32(self.bias), isa.load_i32(self.bias.add(NR))];
-            let acc = isa.window(bias, columns, &self.weights);
-            let scale = [isa.load_f32(self.scale), isa.load_f32(self.scale.add(NR))];
-            isa.store_pair(self.form, acc, scale, index);
+            if I::LINES == 2 {
+                let acc = isa.window([isa.load_i32(self.bias); 2], columns, &self.weights);
+                self.form.store(isa, [acc[0]], self.scales, index, 0);
+                if N == 2 {
+                    (self.form).store(isa, [acc[1]], self.scales, index + self.pitch, 0);
+                }
+            } else {
+                let bias = [isa.load_i32(self.bias), isa.load_i32(self.bias.add(NR))];
+                let acc = isa.window(bias, columns, &self.weights);
+                let scale = [isa.load_f32(self.scale), isa.load_f32(self.scale.add(NR))];
+                isa.store_pair(self.form, acc, scale, index);
+            }
         }
     }
 }

@@ -44,10 +44,12 @@ pub(crate) trait Isa: Copy {
     type F32: Copy;
     /// Depthwise weights of 16 channels.
     type Taps: Copy;
-    /// A column of a 3×3 depthwise window, 16 channels.
+    /// A column of a 3×3 depthwise window: three rows of 16 channels, or with two `LINES` four rows of 8.
     type Column: Copy;
-    /// Weights of a 3×3 depthwise window, 16 channels.
+    /// Weights of a 3×3 depthwise window, 16 / `LINES` channels.
     type Window: Copy;
+    /// Output rows that share the columns of a 3×3 depthwise window: 1 or 2.
+    const LINES: usize = 1;
     /// Rows of the largest tile: 8 or 4.
     const ROWS: usize;
     /// Whether `tile_wide` is better than a tile of all rows.
@@ -228,17 +230,17 @@ pub(crate) trait Isa: Copy {
         w: [Self::Taps; 2],
     ) -> [Self::I32; 2];
 
-    /// Loads a column from its three rows.
+    /// Loads a column from its rows, of which the last is only used with two `LINES`.
     ///
     /// # Safety
-    /// `rows` are valid for reading 16 elements.
-    unsafe fn load_column(self, rows: [*const i8; 3]) -> Self::Column;
-    /// Loads 9 taps of 16 channels that lie `channels` apart.
+    /// `rows` are valid for reading 16 / `LINES` elements.
+    unsafe fn load_column(self, rows: [*const i8; 4]) -> Self::Column;
+    /// Loads 9 taps of 16 / `LINES` channels that lie `channels` apart.
     ///
     /// # Safety
     /// All of them can be read.
     unsafe fn load_window(self, w: *const i8, channels: usize) -> Self::Window;
-    /// `acc + window · columns` for 16 channels, no weight −128.
+    /// `acc + window · columns` for 16 channels, or for 8 channels of two output rows; no weight is −128.
     ///
     /// # Safety
     /// What `columns` were loaded from has not changed.

@@ -1,12 +1,13 @@
 //! The tile with SDOT (ARMv8.2): `sdot acc.4s, w.16b, x.4b[i]` adds 4 steps of K for 4 columns of one row. Per 16 steps of K and 8 rows:
 //! 8 loads of rows, 4 of weights, 64 SDOT, and 2 instructions of loop.
 //!
-//! A 3×3 depthwise window is three SDOT for 4 channels: the three bytes of a column lie side by side, and the fourth weight is 0.
+//! A 3×3 depthwise window is three SDOT for 4 channels: the bytes of a column lie side by side. Four of them serve two output rows, each of which
+//! has a weight of 0 for the row that is not its own.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::neon::{Pair, interleave};
+use super::neon::Pair;
 use super::{Isa, tile_and_steps};
 use crate::NeonDotprod;
 
@@ -448,19 +449,18 @@ pub(super) unsafe fn tile_wide_ragged(
     }
 }
 
-/// Three rows of 16 channels, the rows of a channel side by side: `[4 vectors][4 channels][row 0, row 1, row 2, anything]`.
-pub(super) type Column = [int8x16_t; 4];
-/// Three columns of weights alike, with 0 for the fourth row.
-pub(super) type Window = [Column; 3];
+/// Output rows that share columns: the four bytes of a channel are three rows for the first and three for the second.
+pub(super) const LINES: usize = 2;
+/// Four rows of 8 channels, the rows of a channel side by side: `[2 vectors][4 channels][4 rows]`.
+pub(super) type Column = [int8x16_t; 2];
+/// Three columns of weights alike, for the first output row with 0 for the last row, and for the second with 0 for the first.
+pub(super) type Window = [[Column; 2]; 3];
 
 /// See [`Isa::load_column`].
 #[inline(always)]
-pub(super) unsafe fn load_column(rows: [*const i8; 3]) -> Column {
+pub(super) unsafe fn load_column(rows: [*const i8; 4]) -> Column {
     // SAFETY: the caller's promise.
-    unsafe {
-        let last = vld1q_s8(rows[2]);
-        interleave(vld1q_s8(rows[0]), vld1q_s8(rows[1]), last, last)
-    }
+    unsafe { column(rows.map(|row| vld1_s8(row))) }
 }
 
 /// See [`Isa::load_window`].
@@ -468,17 +468,49 @@ pub(super) unsafe fn load_column(rows: [*const i8; 3]) -> Column {
 pub(super) unsafe fn load_window(w: *const i8, channels: usize) -> Window {
     // SAFETY: the caller's promise; tap 3·ky + kx of 9.
     unsafe {
-        let zero = vdupq_n_s8(0);
-        let mut window = [[zero; 4]; 3];
+        let zero = vdup_n_s8(0);
+        let mut window = [[[vdupq_n_s8(0); 2]; 2]; 3];
         for kx in 0..3 {
-            let row = |ky: usize| w.add((3 * ky + kx) * channels);
-            window[kx] = interleave(vld1q_s8(row(0)), vld1q_s8(row(1)), vld1q_s8(row(2)), zero);
+            let row = |ky: usize| vld1_s8(w.add((3 * ky + kx) * channels));
+            let rows = [row(0), row(1), row(2)];
+            window[kx] = [
+                column([rows[0], rows[1], rows[2], zero]),
+                column([zero, rows[0], rows[1], rows[2]]),
+            ];
         }
         window
     }
 }
 
-/// See [`Isa::window`]: one SDOT for 4 channels of a column.
+/// Four rows, side by side for each channel.
+#[inline(always)]
+fn column([r0, r1, r2, r3]: [int8x8_t; 4]) -> Column {
+    let (upper, lower) = (pairs(r0, r1), pairs(r2, r3));
+    // SAFETY: register operations of the baseline instruction set.
+    unsafe {
+        [
+            vreinterpretq_s8_s16(vzip1q_s16(upper, lower)),
+            vreinterpretq_s8_s16(vzip2q_s16(upper, lower)),
+        ]
+    }
+}
+
+/// The bytes of two rows side by side. (No intrinsic takes two halves and gives a whole register.)
+#[inline(always)]
+fn pairs(a: int8x8_t, b: int8x8_t) -> int16x8_t {
+    let pairs;
+    // SAFETY: one register operation of the baseline instruction set.
+    unsafe {
+        asm!(
+            "zip1 {pairs:v}.16b, {a:v}.16b, {b:v}.16b",
+            pairs = out(vreg) pairs, a = in(vreg) a, b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    pairs
+}
+
+/// See [`Isa::window`]: one SDOT for 4 channels of a column and an output row.
 #[inline(always)]
 pub(super) fn window(
     mut acc: [Pair<int32x4_t>; 2],
@@ -486,19 +518,16 @@ pub(super) fn window(
     window: &Window,
 ) -> [Pair<int32x4_t>; 2] {
     for kx in 0..3 {
-        let (x, w) = (columns[kx], window[kx]);
-        // SAFETY: the caller's token proves SDOT.
-        unsafe {
-            acc = [
-                Pair(
-                    sdot_all(acc[0].0, w[0], x[0]),
-                    sdot_all(acc[0].1, w[1], x[1]),
-                ),
-                Pair(
-                    sdot_all(acc[1].0, w[2], x[2]),
-                    sdot_all(acc[1].1, w[3], x[3]),
-                ),
-            ];
+        let x = columns[kx];
+        for line in 0..2 {
+            let w = window[kx][line];
+            // SAFETY: the caller's token proves SDOT.
+            unsafe {
+                acc[line] = Pair(
+                    sdot_all(acc[line].0, w[0], x[0]),
+                    sdot_all(acc[line].1, w[1], x[1]),
+                );
+            }
         }
     }
     acc

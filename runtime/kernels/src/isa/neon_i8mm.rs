@@ -20,7 +20,7 @@ use crate::NeonI8mm;
 use crate::gemm::GROUP;
 
 pub(super) use super::neon_dotprod::{
-    Column, Window, load_column, load_window, tile_steps, window,
+    Column, LINES, Window, load_column, load_window, tile_steps, window,
 };
 
 /// The sums of two rows and 8 columns, by pairs of columns: `[row][column]` in each register.

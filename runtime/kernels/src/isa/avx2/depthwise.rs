@@ -32,7 +32,7 @@ pub(super) unsafe fn tap_pair(
 
 /// See [`Isa::load_column`](crate::isa::Isa::load_column).
 #[inline(always)]
-pub(in crate::isa) unsafe fn load_column(rows: [*const i8; 3]) -> Column {
+pub(in crate::isa) unsafe fn load_column(rows: [*const i8; 4]) -> Column {
     // SAFETY: the caller's promise.
     unsafe {
         let (first, second) = (
@@ -59,7 +59,7 @@ pub(in crate::isa) unsafe fn load_window(w: *const i8, channels: usize) -> Windo
         let value = _mm256_set1_epi32(0xffff);
         for kx in 0..3 {
             let row = |ky: usize| w.add((3 * ky + kx) * channels);
-            let [low, high, third_low, third_high] = load_column([row(0), row(1), row(2)]);
+            let [low, high, third_low, third_high] = load_column([row(0), row(1), row(2), row(2)]);
             window[kx] = [
                 low,
                 high,

@@ -232,7 +232,7 @@ macro_rules! avx2 {
             }
 
             #[inline(always)]
-            unsafe fn load_column(self, rows: [*const i8; 3]) -> $own::Column {
+            unsafe fn load_column(self, rows: [*const i8; 4]) -> $own::Column {
                 // SAFETY: the caller's promise.
                 unsafe { $own::load_column(rows) }
             }

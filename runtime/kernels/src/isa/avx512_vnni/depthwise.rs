@@ -42,9 +42,9 @@ unsafe fn interleave(rows: [*const i8; 3]) -> __m512i {
 /// # Safety
 /// As `interleave`.
 #[inline(always)]
-pub(in crate::isa) unsafe fn load_column(rows: [*const i8; 3]) -> Column {
+pub(in crate::isa) unsafe fn load_column([r0, r1, r2, _]: [*const i8; 4]) -> Column {
     // SAFETY: the caller's promise.
-    unsafe { _mm512_xor_si512(interleave(rows), _mm512_set1_epi8(i8::MIN)) }
+    unsafe { _mm512_xor_si512(interleave([r0, r1, r2]), _mm512_set1_epi8(i8::MIN)) }
 }
 
 /// See [`Isa::load_window`](crate::isa::Isa::load_window).

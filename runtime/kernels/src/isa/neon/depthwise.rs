@@ -5,6 +5,8 @@ use core::arch::asm;
 
 use super::Pair;
 
+/// Output rows that share columns.
+pub(super) const LINES: usize = 1;
 /// Three rows of 16 channels: the first two side by side for channels 0–7, for channels 8–15, and the third.
 pub(super) type Column = [int8x16_t; 3];
 /// Nine taps of 16 channels: a pair of vectors for the upper two rows of each column, one for the third row of the first two columns side by side, and
@@ -20,7 +22,7 @@ fn side_by_side(a: int8x16_t, b: int8x16_t) -> [int8x16_t; 2] {
 
 /// See [`Isa::load_column`](super::Isa::load_column).
 #[inline(always)]
-pub(super) unsafe fn load_column(rows: [*const i8; 3]) -> Column {
+pub(super) unsafe fn load_column(rows: [*const i8; 4]) -> Column {
     // SAFETY: the caller's promise.
     unsafe {
         let [low, high] = side_by_side(vld1q_s8(rows[0]), vld1q_s8(rows[1]));

@@ -10,8 +10,7 @@ mod weigh;
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use self::depthwise::{Column, Window, load_column, load_window, tap, tap_pair, window};
-pub(super) use self::pack::interleave;
+use self::depthwise::{Column, LINES, Window, load_column, load_window, tap, tap_pair, window};
 use self::pack::{pack_keys, pack_values};
 use self::sums::sum_and_squares;
 use self::table::look_up;
@@ -49,6 +48,7 @@ macro_rules! neon {
             type Taps = int8x16_t;
             type Column = $own::Column;
             type Window = $own::Window;
+            const LINES: usize = $own::LINES;
             const ROWS: usize = $rows;
 
             #[inline(always)]
@@ -341,7 +341,7 @@ macro_rules! neon {
             )?
 
             #[inline(always)]
-            unsafe fn load_column(self, rows: [*const i8; 3]) -> $own::Column {
+            unsafe fn load_column(self, rows: [*const i8; 4]) -> $own::Column {
                 // SAFETY: the caller's promise.
                 unsafe { $own::load_column(rows) }
             }
