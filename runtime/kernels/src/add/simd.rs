@@ -9,11 +9,67 @@ use crate::requantise::scalar::ROUND_MAX;
 use crate::requantise::simd::{Form, Target, row_groups, with_form};
 use crate::{In, Out, SizeError};
 
-/// The operands, and a factor per channel for each.
+/// A type of operand: its loop is compiled for it alone.
+trait Operand: Copy {
+    /// 8 elements from `index` on.
+    ///
+    /// # Safety
+    /// They lie within the operand.
+    unsafe fn value<I: Isa>(self, isa: I, index: usize) -> I::F32;
+}
+
+impl Operand for *const i8 {
+    #[inline(always)]
+    unsafe fn value<I: Isa>(self, isa: I, index: usize) -> I::F32 {
+        // SAFETY: the caller's promise.
+        isa.to_f32(isa.widen_i16(unsafe { isa.load_i8_wide(self.add(index)) }))
+    }
+}
+
+impl Operand for *const i16 {
+    #[inline(always)]
+    unsafe fn value<I: Isa>(self, isa: I, index: usize) -> I::F32 {
+        // SAFETY: the caller's promise.
+        isa.to_f32(isa.widen_i16(unsafe { isa.load_i16(self.add(index)) }))
+    }
+}
+
+impl Operand for *const i32 {
+    #[inline(always)]
+    unsafe fn value<I: Isa>(self, isa: I, index: usize) -> I::F32 {
+        // SAFETY: the caller's promise.
+        let x = isa.to_f32(unsafe { isa.load_i32(self.add(index)) });
+        let x = isa.max_f32(x, isa.splat_f32(-ROUND_MAX));
+        isa.min_f32(x, isa.splat_f32(ROUND_MAX))
+    }
+}
+
+/// `$body` with `$operand` bound to the first element of `$x`: compiled once for each type.
+macro_rules! with_operand {
+    ($x:expr, $operand:ident => $body:expr) => {
+        match $x {
+            In::S8(x) => {
+                let $operand = x.as_ptr();
+                $body
+            }
+            In::S16(x) => {
+                let $operand = x.as_ptr();
+                $body
+            }
+            In::S32(x) => {
+                let $operand = x.as_ptr();
+                $body
+            }
+        }
+    };
+}
+
+/// `count` rows: from element `from` of the operands, to element `to` of the form.
 #[derive(Clone, Copy)]
-struct Terms<'r> {
-    a: (In<'r>, &'r [f32]),
-    b: Option<(In<'r>, &'r [f32])>,
+struct Group {
+    count: usize,
+    from: usize,
+    to: usize,
 }
 
 impl Vectorised for Add<'_> {
@@ -29,19 +85,21 @@ impl Vectorised for Add<'_> {
         if self.channels < NR {
             return self.run_scalar(rows, (a, b), out, scratch);
         }
-        let terms = Terms {
-            a: (a, self.a.scale),
-            b: self.second(b),
-        };
         let target = Target::new(&self.output, out);
         for group in row_groups(rows.len(), self.channels) {
             let first = group.start * self.channels;
-            let from = (rows.start + group.start) * self.channels;
-            let count = group.len();
+            let group = Group {
+                count: group.len(),
+                from: rows.start * self.channels + first,
+                to: first,
+            };
             // SAFETY: `run` checked that the operands hold all rows, and `out` those of `rows`.
             unsafe {
-                with_form!(target, form => self.rows_simd(isa, form, terms, count, from, first));
-                target.look_up(isa, &self.output, first, count * self.channels);
+                with_form!(target, form => with_operand!(a, a => match self.second(b) {
+                    None => self.scale_rows(isa, form, a, group),
+                    Some((b, scale)) => with_operand!(b, b => self.add_rows(isa, form, a, (b, scale), group)),
+                }));
+                target.look_up(isa, &self.output, first, group.count * self.channels);
             }
         }
         Ok(())
@@ -49,66 +107,58 @@ impl Vectorised for Add<'_> {
 }
 
 impl Add<'_> {
-    /// `count` rows: from element `from` of the operands, to element `to` of the form. Blocks of channels outside, rows inside: the numbers per
-    /// channel stay in registers.
+    /// Some rows of two operands. Blocks of channels outside, rows inside: the numbers per channel stay in registers.
     ///
     /// # Safety
-    /// They have these rows, of at least 8 channels.
+    /// Operands and form have these rows, of at least 8 channels; there is a factor per channel.
     #[inline(always)]
-    unsafe fn rows_simd<I: Isa, F: Form>(
+    unsafe fn add_rows<I: Isa, F: Form>(
         &self,
         isa: I,
         form: F,
-        terms: Terms<'_>,
-        count: usize,
-        from: usize,
-        to: usize,
+        a: impl Operand,
+        (b, scale): (impl Operand, &[f32]),
+        group: Group,
     ) {
         for block in 0..self.channels.div_ceil(NR) {
             let c = (block * NR).min(self.channels - NR);
             // SAFETY: c + 8 lies within the channels, and there are that many factors and biases (`new`).
             unsafe {
                 let bias = isa.load_f32(self.bias.as_ptr().add(c));
-                let (a, scale_a) = (terms.a.0, isa.load_f32(terms.a.1.as_ptr().add(c)));
-                let (mut from, mut to) = (from + c, to + c);
-                if let Some((b, scale_b)) = terms.b {
-                    let scale_b = isa.load_f32(scale_b.as_ptr().add(c));
-                    for _ in 0..count {
-                        let first = isa.mul_f32(value(isa, a, from), scale_a);
-                        let second = isa.mul_f32(value(isa, b, from), scale_b);
-                        let sum = isa.add_f32(first, second);
-                        form.put(isa, isa.add_f32(sum, bias), to);
-                        from += self.channels;
-                        to += self.channels;
-                    }
-                } else {
-                    for _ in 0..count {
-                        let first = isa.mul_f32(value(isa, a, from), scale_a);
-                        form.put(isa, isa.add_f32(first, bias), to);
-                        from += self.channels;
-                        to += self.channels;
-                    }
+                let scale_a = isa.load_f32(self.a.scale.as_ptr().add(c));
+                let scale_b = isa.load_f32(scale.as_ptr().add(c));
+                let (mut from, mut to) = (group.from + c, group.to + c);
+                for _ in 0..group.count {
+                    let first = isa.mul_f32(a.value(isa, from), scale_a);
+                    let second = isa.mul_f32(b.value(isa, from), scale_b);
+                    let sum = isa.add_f32(first, second);
+                    form.put(isa, isa.add_f32(sum, bias), to);
+                    from += self.channels;
+                    to += self.channels;
                 }
             }
         }
     }
-}
 
-/// 8 elements from `index` on.
-///
-/// # Safety
-/// They lie within the operand.
-#[inline(always)]
-unsafe fn value<I: Isa>(isa: I, x: In<'_>, index: usize) -> I::F32 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match x {
-            In::S8(x) => isa.to_f32(isa.widen_i16(isa.load_i8_wide(x.as_ptr().add(index)))),
-            In::S16(x) => isa.to_f32(isa.widen_i16(isa.load_i16(x.as_ptr().add(index)))),
-            In::S32(x) => {
-                let x = isa.to_f32(isa.load_i32(x.as_ptr().add(index)));
-                let x = isa.max_f32(x, isa.splat_f32(-ROUND_MAX));
-                isa.min_f32(x, isa.splat_f32(ROUND_MAX))
+    /// As `add_rows` for one operand.
+    ///
+    /// # Safety
+    /// As `add_rows`.
+    #[inline(always)]
+    unsafe fn scale_rows<I: Isa, F: Form>(&self, isa: I, form: F, a: impl Operand, group: Group) {
+        for block in 0..self.channels.div_ceil(NR) {
+            let c = (block * NR).min(self.channels - NR);
+            // SAFETY: as in `add_rows`.
+            unsafe {
+                let bias = isa.load_f32(self.bias.as_ptr().add(c));
+                let scale = isa.load_f32(self.a.scale.as_ptr().add(c));
+                let (mut from, mut to) = (group.from + c, group.to + c);
+                for _ in 0..group.count {
+                    let scaled = isa.mul_f32(a.value(isa, from), scale);
+                    form.put(isa, isa.add_f32(scaled, bias), to);
+                    from += self.channels;
+                    to += self.channels;
+                }
             }
         }
     }
