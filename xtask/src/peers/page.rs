@@ -227,6 +227,9 @@ fn how_to_read() -> String {
 * **Times are of a shared machine.** The milliseconds are the median of all turns and move with the neighbours' load. The *ratio* does not:
   the two programs wait with the model loaded and take turns of some inferences, A B A B, seconds apart at most; a figure is the median
   over the pairs of turns, and the brackets are its quartiles. ONNX Runtime int8 against itself shows the noise that is left.
+* **Two threads want two idle CPUs.** Where others use them too, an engine whose threads wait for each other by spinning loses far more than
+  one whose threads sleep, or that uses one thread for most of its work: such a run says little of an idle machine. That two threads are
+  slower than one in a row is the sign of it.
 * *load*: from opening the model's file, which is in the page cache, to being ready; for ONNX Runtime it includes loading its library and
   optimising the graph. *first*: the inference after that. Both medians of 5 processes.
 * *peak memory*: `VmHWM` of the process after loading and some inferences on one thread, program and library included.
