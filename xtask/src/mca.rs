@@ -43,6 +43,10 @@ struct Kernel {
     name: &'static str,
     /// What its token's name has, and no other's further down.
     token: &'static str,
+    /// Rows of its largest tile. Those for more are compiled, since the code is shared, but never run.
+    rows: u32,
+    /// Whether it runs [`WHOLE_EXPONENTIALS`], in blocks of its own.
+    whole_exponentials: bool,
     cores: [Core; 2],
 }
 
@@ -56,10 +60,15 @@ const fn core(name: &'static str, model: &'static str) -> Core {
     Core { name, model }
 }
 
+/// Products of 16-bit exponentials, which only kernel neon prefers to two planes.
+const WHOLE_EXPONENTIALS: &str = "attention::simd::mix::Mix<_, true>";
+
 const KERNELS: [Kernel; 3] = [
     Kernel {
         name: "neon-i8mm",
         token: "I8mm",
+        rows: 12,
+        whole_exponentials: false,
         cores: [
             core("Cortex-A510", "cortex-a510"),
             core("Cortex-A710 (as Neoverse N2)", "neoverse-n2"),
@@ -68,6 +77,8 @@ const KERNELS: [Kernel; 3] = [
     Kernel {
         name: "neon-dotprod",
         token: "Dotprod",
+        rows: 8,
+        whole_exponentials: false,
         cores: [
             core("Cortex-A55", "cortex-a55"),
             core("Cortex-A76 (as Neoverse N1)", "neoverse-n1"),
@@ -76,6 +87,8 @@ const KERNELS: [Kernel; 3] = [
     Kernel {
         name: "neon",
         token: "Neon",
+        rows: 4,
+        whole_exponentials: true,
         cores: [
             core("Cortex-A53", "cortex-a53"),
             core("Cortex-A72 (as Cortex-A57)", "cortex-a72"),
@@ -212,11 +225,16 @@ impl Place {
             .map(|argument| if number(argument) { "_" } else { argument })
             .collect();
         let rows = arguments.iter().find_map(|argument| argument.parse().ok());
-        Some(Self {
+        let (rows, family) = (rows.unwrap_or(0), with(&hidden));
+        let is_run = match family.as_str() {
+            WHOLE_EXPONENTIALS => kernel.whole_exponentials,
+            _ => rows <= kernel.rows,
+        };
+        is_run.then(|| Self {
             kernel: kernel.name,
             function: with(&arguments),
-            family: with(&hidden),
-            rows: rows.unwrap_or(0),
+            family,
+            rows,
         })
     }
 }
@@ -420,12 +438,12 @@ mod tests {
             Some((kernel, function.to_owned(), family.to_owned(), rows))
         };
         assert_eq!(
-            place("Neon", "vitlet_kernels::gemm::simd::WholePanels<8, false>"),
+            place("Neon", "vitlet_kernels::gemm::simd::WholePanels<4, false>"),
             expected(
                 "neon",
-                "gemm::simd::WholePanels<8, false>",
+                "gemm::simd::WholePanels<4, false>",
                 "gemm::simd::WholePanels<_, false>",
-                8
+                4
             )
         );
         let wrapped = "vitlet_kernels::isa::Run<vitlet_kernels::depthwise::Depthwise>";
@@ -440,6 +458,12 @@ mod tests {
             expected("neon-i8mm", &format!("{mix}<4>"), &format!("{mix}<_>"), 4)
         );
         assert_eq!(place("Neon", "vitlet_kernels::layernorm::LayerNorm"), None);
+        // Compiled, but not run: neon has 4 rows, and only neon keeps exponentials whole.
+        let panels = "vitlet_kernels::gemm::simd::WholePanels<8, false>";
+        assert_eq!(place("Neon", panels), None);
+        let whole = format!("vitlet_kernels::{mix}<8, true>");
+        assert!(place("Neon", &whole).is_some());
+        assert_eq!(place("NeonDotprod", &whole), None);
         assert_eq!(Place::of("vitlet_kernels::linear::Linear::run"), None);
     }
 
