@@ -1,6 +1,7 @@
 //! `cargo xtask budgets`: sizes that must not grow unnoticed, against `budgets/sizes.toml`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -28,6 +29,8 @@ struct Budget {
 struct Program {
     /// The boards' program.
     aarch64_bytes: u64,
+    /// The same less the plan inside it.
+    aarch64_bytes_without_plan: u64,
 }
 
 pub(crate) fn verb(project: &Project, _args: &Args) -> Result<()> {
@@ -36,8 +39,8 @@ pub(crate) fn verb(project: &Project, _args: &Args) -> Result<()> {
 
 /// What `test` runs, too.
 pub(crate) fn check(project: &Project) -> Result<()> {
-    let sh = &project.sh;
-    let budget: Budget = toml::from_str(&sh.read_file(FILE)?).with_context(|| FILE.to_owned())?;
+    let budget: Budget =
+        toml::from_str(&project.sh.read_file(FILE)?).with_context(|| FILE.to_owned())?;
     let program = dist::device(project)?;
     let mut over = Vec::new();
     println!("{:>12} {:>12}  what", "is", "at most");
@@ -47,28 +50,45 @@ pub(crate) fn check(project: &Project) -> Result<()> {
             over.push(what);
         }
     };
+    let whole = program.metadata()?.len();
+    let inside = number(&inspected(project, &program, None)?, "plan_bytes")?;
     judge(
         "program, aarch64_bytes".to_owned(),
-        program.metadata()?.len(),
+        whole,
         budget.program.aarch64_bytes,
+    );
+    judge(
+        "program, aarch64_bytes_without_plan".to_owned(),
+        whole.saturating_sub(inside),
+        budget.program.aarch64_bytes_without_plan,
     );
     for model in project.zoo()? {
         let limits = budget.plan.get(&model.name);
         let limits = limits.with_context(|| format!("{FILE} has no [plan.{}]", model.name))?;
         let plan = model.plan();
-        let printed = cmd!(sh, ".cargo/run-aarch64 {program} inspect {plan} --json")
-            .quiet()
-            .read()?;
-        let report: serde_json::Value = serde_json::from_str(&printed)
-            .with_context(|| format!("vitlet inspect --json printed '{printed}'"))?;
+        let report = inspected(project, &program, Some(&plan))?;
         for (field, &at_most) in limits {
-            let is = report.get(field).and_then(serde_json::Value::as_u64);
-            let is = is.with_context(|| {
-                format!("{FILE}: vitlet inspect --json has no number '{field}'")
-            })?;
+            let is = number(&report, field).with_context(|| FILE.to_owned())?;
             judge(format!("{}, {field}", model.name), is, at_most);
         }
     }
     ensure!(over.is_empty(), "over {FILE}: {}", over.join("; "));
     Ok(())
+}
+
+/// What the program prints of a plan, or of the one inside it.
+fn inspected(project: &Project, program: &Path, plan: Option<&Path>) -> Result<serde_json::Value> {
+    let printed = cmd!(
+        project.sh,
+        ".cargo/run-aarch64 {program} inspect {plan...} --json"
+    )
+    .quiet()
+    .read()?;
+    serde_json::from_str(&printed)
+        .with_context(|| format!("vitlet inspect --json printed '{printed}'"))
+}
+
+fn number(report: &serde_json::Value, field: &str) -> Result<u64> {
+    let number = report.get(field).and_then(serde_json::Value::as_u64);
+    number.with_context(|| format!("vitlet inspect --json has no number '{field}'"))
 }

@@ -45,8 +45,14 @@ pub(crate) fn native(project: &Project) -> Result<PathBuf> {
     Ok(project.target.join("release/vitlet"))
 }
 
-/// Boards have little flash, and nobody debugs on them.
-const STRIPPED: &str = "profile.release.strip=\"symbols\"";
+/// Boards have little flash, and nobody debugs on them: no symbols, and none of the tables (an eighth of the program) by which a panic
+/// would clean up before the program ends.
+const SMALL: [&str; 4] = [
+    "--config",
+    "profile.release.strip=\"symbols\"",
+    "--config",
+    "profile.release.panic=\"abort\"",
+];
 
 /// Builds the boards' program, with its built-in plan and without tract; nothing happens when it is fresh.
 pub(crate) fn device(project: &Project) -> Result<PathBuf> {
@@ -58,7 +64,7 @@ pub(crate) fn device(project: &Project) -> Result<PathBuf> {
     let plus = toolchain.plus();
     cmd!(
         sh,
-        "cargo {plus...} build --locked --release --package vitlet-cli --no-default-features --features builtin-plan --target {DEVICE} --config {STRIPPED}"
+        "cargo {plus...} build --locked --release --package vitlet-cli --no-default-features --features builtin-plan --target {DEVICE} {SMALL...}"
     )
     .run()?;
     let program = project.target.join(DEVICE).join("release/vitlet");
