@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::Serialize;
-use vitlet::{Digest, Op, Options, Plan, Preprocessor, Session, dequantised};
+use vitlet::{Digest, Op, Plan, Preprocessor, Session, dequantised};
 use vitlet_compiler::{Classifier, Deviation, LayerProbe, LayerValues, Model, Normalisation};
 
 use crate::accuracy::best;
