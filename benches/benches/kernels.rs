@@ -49,7 +49,7 @@ fn op(
         engine.run_single(arena, index)?;
         let id = BenchmarkId::new(title, kernel.name());
         group.bench_function(id, |bencher| {
-            bencher.iter(|| engine.run_single(arena, index))
+            bencher.iter(|| engine.run_single(arena, index));
         });
     }
     Ok(())
