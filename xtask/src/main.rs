@@ -34,6 +34,7 @@ mod peers;
 mod project;
 mod python;
 mod qemu;
+mod quantile;
 mod setup;
 mod test;
 mod test_models;

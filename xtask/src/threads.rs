@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use xshell::cmd;
 
 use crate::project::Project;
+use crate::quantile::quantile;
 
 /// Compare one process of two threads with two processes of one thread that run together; prints a table.
 #[derive(Debug, clap::Args)]
@@ -91,7 +92,7 @@ fn finish(mut child: Child) -> Result<f64> {
 }
 
 fn report(model: &str, pairs: &[Pair], machine: &str) -> String {
-    let median = |figure: fn(&Pair) -> f64| quantile(pairs, figure, 0.5);
+    let of = |figure: fn(&Pair) -> f64, part| quantile(pairs.iter().map(figure), part);
     let ratio = |pair: &Pair| pair.threads / pair.processes;
     format!(
         "{model}, inferences a second by the median time, medians of {} pairs\n\
@@ -100,22 +101,14 @@ fn report(model: &str, pairs: &[Pair], machine: &str) -> String {
          one process of two threads   {:.1}\n\
          ratio, pair by pair          median {:.2}, quartiles {:.2} to {:.2}, all {:.2} to {:.2}\n",
         pairs.len(),
-        median(|pair| pair.processes),
-        median(|pair| pair.threads),
-        median(ratio),
-        quantile(pairs, ratio, 0.25),
-        quantile(pairs, ratio, 0.75),
-        quantile(pairs, ratio, 0.0),
-        quantile(pairs, ratio, 1.0),
+        of(|pair| pair.processes, 0.5),
+        of(|pair| pair.threads, 0.5),
+        of(ratio, 0.5),
+        of(ratio, 0.25),
+        of(ratio, 0.75),
+        of(ratio, 0.0),
+        of(ratio, 1.0),
     )
-}
-
-/// The figure by nearest rank: one that was measured.
-fn quantile(pairs: &[Pair], figure: fn(&Pair) -> f64, part: f64) -> f64 {
-    let mut figures: Vec<f64> = pairs.iter().map(figure).collect();
-    figures.sort_by(f64::total_cmp);
-    let rank = ((figures.len() as f64 * part).ceil() as usize).max(1);
-    figures.get(rank - 1).copied().unwrap_or(f64::NAN)
 }
 
 /// The CPU's name, the number of cores, the load and the day.

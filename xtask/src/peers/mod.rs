@@ -64,7 +64,7 @@ pub(crate) struct Args {
     /// to build.
     #[arg(long, value_name = "ENGINE", num_args = 1..)]
     count: Vec<Engine>,
-    /// Pairs of turns that vitlet and ONNX Runtime are timed in; the others have a quarter as many.
+    /// Pairs of turns that vitlet and ONNX Runtime are timed in; the others have a quarter as many, but 5 at least.
     #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u16).range(1..))]
     pairs: u16,
 }

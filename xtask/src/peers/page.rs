@@ -222,7 +222,7 @@ fn how_to_read() -> String {
 ## How to read this
 
 * **Instructions are exact.** QEMU counts every instruction of the program; a figure is the count of three inferences less that of two,
-  and repeats to the last digit (of a program with one thread). They say nothing of stalls, caches or clocks: an instruction of one
+  and repeats to some tens of instructions (of a program with one thread). They say nothing of stalls, caches or clocks: an instruction of one
   engine is not an instruction of another. They are the figure to compare across versions, and a hint of time across engines.
 * **Times are of a shared machine.** The milliseconds are the median of all turns and move with the neighbours' load. The *ratio* does not:
   the two programs wait with the model loaded and take turns of some inferences, A B A B, seconds apart at most; a figure is the median

@@ -17,6 +17,7 @@ use xshell::cmd;
 use super::contender::Contender;
 use super::programs::Programs;
 use super::subject::{COMPARED, Subject};
+use crate::quantile::{median, quantile};
 
 /// Processes that load and first inference are measured in.
 const LOADS: usize = 5;
@@ -25,6 +26,8 @@ pub(super) const THREADS: [usize; 2] = [1, 2];
 const TURN_MS: f64 = 200.0;
 const FEWEST: usize = 3;
 const MOST: usize = 40;
+/// Pairs of turns that quartiles need.
+const FEWEST_PAIRS: usize = 5;
 /// Engines keep their threads spinning for some milliseconds after an inference, which is not to slow the other's turn.
 const PAUSE: Duration = Duration::from_millis(50);
 /// What f32 outputs must agree to, or the programs do not run the same network on the same image.
@@ -100,7 +103,7 @@ pub(super) fn measure(programs: &Programs<'_>, subject: &Subject, pairs: usize) 
         let label = contender.label();
         let pairs = match contender {
             Contender::VITLET => pairs,
-            _ => pairs.div_ceil(4),
+            _ => pairs.div_ceil(4).max(FEWEST_PAIRS),
         };
         let row = match measure_one(programs, subject, contender, pairs, truth) {
             Ok(measured) => TimedRow::Measured(measured),
@@ -142,7 +145,7 @@ fn measure_one(
         peer.run(FEWEST)?;
         loads.push(peer.report.clone());
     }
-    let of = |figure: fn(&Report) -> f64| median(loads.iter().map(figure).collect());
+    let of = |figure: fn(&Report) -> f64| median(loads.iter().map(figure));
     let mut times = BTreeMap::new();
     for threads in THREADS {
         let paired = race(programs, subject, contender, threads, pairs)?;
@@ -196,11 +199,9 @@ fn race(
         times.push(pair[1]);
         ratios.push(pair[1] / pair[0]);
     }
-    ratios.sort_by(f64::total_cmp);
-    let quartile = |quarters: usize| ratios[(ratios.len() - 1) * quarters / 4];
     Ok(Paired {
         ms: median(times),
-        ratio: [quartile(1), median(ratios.clone()), quartile(3)],
+        ratio: [0.25, 0.5, 0.75].map(|part| quantile(ratios.iter().copied(), part)),
         pairs,
     })
 }
@@ -302,12 +303,6 @@ fn best(logits: &[f32]) -> Option<usize> {
     (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
 }
 
-/// The middle one, or the upper of two.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
 impl Machine {
     fn this(programs: &Programs<'_>) -> Result<Self> {
         let sh = &programs.project.sh;
@@ -375,11 +370,5 @@ mod tests {
         assert_eq!(field(info, "model name"), Some("A CPU"));
         assert_eq!(features(info), ["avx2", "avx512_vnni"]);
         assert_eq!(features(""), [""; 0]);
-    }
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
-        assert!(median(vec![]).is_nan());
     }
 }
