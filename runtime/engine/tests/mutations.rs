@@ -16,6 +16,18 @@ use vitlet_plan::{AlignedBytes, Plan, format, testing};
 const MAX_WORK: u64 = 20_000_000;
 const MAX_ARENA: usize = 64 << 20;
 
+/// Which changes are tried: each, or, under an emulator, every fifth. All are tried on this machine, where what the reader accepts is the
+/// same; with `VITLET_FULL` under the emulator, too.
+fn stride() -> usize {
+    let is_set = |name| std::env::var_os(name).is_some();
+    let emulated = cfg!(target_arch = "aarch64") && is_set("VITLET_QEMU_CPU");
+    if emulated && !is_set("VITLET_FULL") {
+        5
+    } else {
+        1
+    }
+}
+
 /// Returns whether the plan was accepted.
 fn parse_and_run(bytes: &mut AlignedBytes) -> bool {
     testing::reseal(bytes);
@@ -50,7 +62,7 @@ fn records_len(plan: &[u8]) -> usize {
 #[test]
 fn every_word_of_the_header_and_the_records_may_hold_anything() {
     let original = testing::tiny_plan(1);
-    let (mut tried, mut accepted) = (0, 0);
+    let (mut changes, mut tried, mut accepted) = (0, 0, 0);
     for at in (0..records_len(&original)).step_by(4) {
         let word = u32::from_le_bytes(original[at..at + 4].try_into().unwrap());
         let values = [
@@ -69,6 +81,10 @@ fn every_word_of_the_header_and_the_records_may_hold_anything() {
             word ^ 0x0001_0000,
         ];
         for value in values.into_iter().filter(|&value| value != word) {
+            changes += 1;
+            if changes % stride() != 0 {
+                continue;
+            }
             let mut plan = original.clone();
             plan[at..at + 4].copy_from_slice(&value.to_le_bytes());
             accepted += usize::from(parse_and_run(&mut plan));
@@ -76,14 +92,14 @@ fn every_word_of_the_header_and_the_records_may_hold_anything() {
         }
     }
     println!("{tried} changed words: {accepted} plans accepted and run, the others refused");
-    assert!(tried > 5000 && accepted > 100);
+    assert!(tried > 5000 / stride() && accepted > 100 / stride());
 }
 
 #[test]
 fn every_byte_may_hold_anything() {
     let original = testing::tiny_plan(2);
     let (mut tried, mut accepted) = (0, 0);
-    for at in 0..original.len() {
+    for at in (0..original.len()).step_by(stride()) {
         let mut plan = original.clone();
         plan[at] ^= [0x80, 0x01, 0xFF][at % 3];
         accepted += usize::from(parse_and_run(&mut plan));
@@ -93,7 +109,7 @@ fn every_byte_may_hold_anything() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000 / stride() as u32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn several_fields_may_hold_anything(
