@@ -4,6 +4,7 @@ Layouts: an image map is N×C×H×W, as PyTorch's convolutions have it; tokens a
 """
 
 from torch import nn
+from torch.nn import functional
 
 # Every family writes some norms with PyTorch's default and others with 1e-6; each use says which and the spec's section.
 DEFAULT_EPS = 1e-5
@@ -45,10 +46,28 @@ def merge_heads(x):
     return x.transpose(1, 2).reshape(batch, length, heads * dim)
 
 
-def attend(q, k, v, scale):
-    """softmax(q·kᵀ·scale)·v, the scale applied after the product. Any leading dimensions."""
+def attend(q, k, v, scale, bias=None):
+    """softmax(q·kᵀ·scale + bias)·v, the scale applied after the product. Any leading dimensions."""
     logits = (q @ k.transpose(-2, -1)) * scale
+    if bias is not None:
+        logits = logits + bias
     return logits.softmax(dim=-1) @ v
+
+
+def pad_map(image, multiple):
+    """N×H×W×C with zeros at the bottom and the right, up to whole multiples."""
+    height, width = image.shape[1:3]
+    return functional.pad(image, (0, 0, 0, -width % multiple, 0, -height % multiple))
+
+
+class TrainingSizeError(InputSizeError):
+    """A network is not trained at the input size asked for."""
+
+
+def check_training_size(family, side, sides):
+    """Networks with windows are trained at their own side and at half of it: there every map is padded as their spec says."""
+    if side not in sides:
+        raise TrainingSizeError(f"input {side}: {family} is trained at {' or '.join(map(str, sides))}")
 
 
 class PatchEmbed(nn.Module):

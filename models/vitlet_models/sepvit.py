@@ -5,10 +5,12 @@ and the official code differ, this is the code (spec §2.5): its parameter count
 No checkpoint has been published.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from vitlet_models.layers import (
     BLOCK_EPS,
@@ -16,6 +18,7 @@ from vitlet_models.layers import (
     InputSizeError,
     Mlp,
     attend,
+    check_training_size,
     merge_heads,
     overlapping_patch_embed,
     split_heads,
@@ -58,6 +61,13 @@ def to_windows(x, side, window):
     return x.reshape(batch * grid * grid, window * window, channels)
 
 
+def average_tokens(tokens, windows):
+    """1×own windows×1×C → 1×windows×1×C: every token is the mean of those whose place in the grid it takes."""
+    own, grid = (round(count**0.5) for count in (tokens.shape[1], windows))
+    tokens = tokens.reshape(1, grid, own // grid, grid, own // grid, -1)
+    return tokens.mean(dim=(2, 4)).reshape(1, windows, 1, -1)
+
+
 def from_windows(x, side, window):
     """The inverse of `to_windows`."""
     grid, channels = side // window, x.shape[-1]
@@ -75,22 +85,38 @@ class SeparableAttention(nn.Module):
 
     def __init__(self, channels, heads, side, window):
         super().__init__()
-        self.heads, self.side, self.window = heads, side, window
-        self.windows = (side // window) ** 2
+        self.heads, self.window = heads, window
+        self.resize(side)
+        self.pointwise = self.windows > 1
         self.scale = (channels // heads) ** -0.5
         # The official names are the keys of its checkpoints.
         self.DSA_qkv = nn.Linear(channels, 3 * channels)
-        if self.windows > 1:
+        if self.pointwise:
             # eps 1e-5: spec §2.4, quirk 1.
             self.win_tokens_norm = nn.LayerNorm(channels, eps=DEFAULT_EPS)
             self.act = nn.GELU()
             self.PSA_qk = nn.Linear(channels, 2 * channels)
         self.proj = nn.Linear(channels, channels)
 
+    def resize(self, side):
+        """Takes maps of another side from now on: in whole windows, or smaller than the only one."""
+        self.side = side
+        self.windows = max(side // self.window, 1) ** 2
+        # Pixels that a smaller map lacks in its window.
+        self.padding = max(self.window**2 - side**2, 0)
+
     def within(self, z):
-        """Attention in every window, with its shortcut: (N·windows)×T×C."""
+        """Attention in every window, with its shortcut: (N·windows)×T×C.
+
+        The last row of a padded window stands for all padding: their keys are equal, so one counts as many times as
+        there are (its logit grows by their number's logarithm), and no query of theirs is needed.
+        """
         qkv = split_heads(self.DSA_qkv(z), 3, self.heads)
-        return merge_heads(attend(qkv[0], qkv[1], qkv[2], self.scale)) + z
+        if not self.padding:
+            return merge_heads(attend(qkv[0], qkv[1], qkv[2], self.scale)) + z
+        times = torch.zeros(z.shape[1], dtype=z.dtype)
+        times[-1] = math.log(self.padding)
+        return merge_heads(attend(qkv[0][:, :, :-1], qkv[1], qkv[2], self.scale, times)) + z[:, :-1]
 
     def between(self, token, pixels):
         """Pixel p of a window becomes a mix of the pixels p of all windows; the window tokens say how much of each."""
@@ -106,9 +132,9 @@ class SeparableAttention(nn.Module):
         return mixed.reshape(-1, area, channels) + pixels
 
     def forward(self, z):
-        """Normalised windows, their token in row 0 if there is more than one → N×side²×C in raster order."""
+        """Normalised windows, with their token in row 0 if they have one → N×side²×C in raster order."""
         y = self.within(z)
-        if self.windows > 1:
+        if self.pointwise:
             y = from_windows(self.between(y[:, 0], y[:, 1:]), self.side, self.window)
         return self.proj(y)
 
@@ -121,9 +147,8 @@ class Block(nn.Module):
 
     def __init__(self, channels, heads, mlp_ratio, side, window):
         super().__init__()
-        self.side, self.window = side, window
         self.attn = SeparableAttention(channels, heads, side, window)
-        if self.attn.windows > 1:
+        if self.attn.pointwise:
             # One learned vector for every window of every block, zero at first (spec §2.3).
             self.win_tokens = nn.Parameter(torch.zeros(1, self.attn.windows, 1, channels))
         self.norm1 = nn.LayerNorm(channels, eps=BLOCK_EPS)
@@ -134,14 +159,21 @@ class Block(nn.Module):
         """(N·windows)×(1 + window²)×C."""
         batch, _, channels = x.shape
         tokens = self.win_tokens
+        if tokens.shape[1] != self.attn.windows:
+            tokens = average_tokens(tokens, self.attn.windows)
         # With one image they are a constant, and are to be one in the exported file.
         if batch != 1:
             tokens = tokens.expand(batch, -1, -1, -1)
         tokens = tokens.reshape(-1, 1, channels)
-        return torch.cat((tokens, to_windows(x, self.side, self.window)), dim=1)
+        return torch.cat((tokens, to_windows(x, self.attn.side, self.attn.window)), dim=1)
 
     def forward(self, x):
-        z = self.windows_with_tokens(x) if self.attn.windows > 1 else x
+        z = x
+        if self.attn.pointwise:
+            z = self.windows_with_tokens(x)
+        elif self.attn.padding:
+            # Zeros before the norm, so its beta after it (spec §6).
+            z = functional.pad(x, (0, 0, 0, 1))
         x = x + self.attn(self.norm1(z))
         return x + self.mlp(self.norm2(x))
 
@@ -167,6 +199,7 @@ class SepVit(nn.Module):
     def __init__(self, config, classes=1000, input_size=(224, 224)):
         super().__init__()
         check_size(config, input_size)
+        self.config = config
         self.patch_embeds, self.pos_block, self.blocks = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         in_channels, side = 3, config.side // 4
         for stage, channels in enumerate(config.channels):
@@ -177,6 +210,17 @@ class SepVit(nn.Module):
             in_channels, side = channels, side // 2
         self.norm = nn.LayerNorm(in_channels, eps=BLOCK_EPS)
         self.head = nn.Linear(in_channels, classes)
+
+    def resize(self, side):
+        """Takes images of this side from now on, with the parameters of `Config.side`: for training (spec §6).
+
+        At half the side, a block with window tokens takes the mean of each 2×2 of them, and the maps smaller than
+        their only window are padded.
+        """
+        check_training_size("SepViT", side, (self.config.side // 2, self.config.side))
+        for stage, blocks in enumerate(self.blocks):
+            for block in blocks:
+                block.attn.resize(-(-side // (4 << stage)))
 
     def forward(self, image):
         x = image

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from vitlet_models.layers import DEFAULT_EPS, InputSizeError, Mlp, PatchEmbed, merge_heads, split_heads
+from vitlet_models.layers import DEFAULT_EPS, InputSizeError, Mlp, PatchEmbed, check_training_size, merge_heads, pad_map, split_heads
 
 
 @dataclass(frozen=True)
@@ -117,22 +117,32 @@ class Block(nn.Module):
 
     def __init__(self, channels, heads, mlp_ratio, size, window, shift):
         super().__init__()
-        self.size, self.window, self.shift = size, window, shift
+        self.window = window
         self.norm1 = nn.LayerNorm(channels, eps=DEFAULT_EPS)
         self.attn = WindowAttention(channels, heads, window)
         self.norm2 = nn.LayerNorm(channels, eps=DEFAULT_EPS)
         self.mlp = Mlp(channels, mlp_ratio * channels)
-        self.register_buffer("attn_mask", shift_mask(*size, window, shift) if shift else None)
+        self.register_buffer("attn_mask", None)
+        self.resize(size, shift)
+
+    def resize(self, size, shift):
+        """Takes maps of this size from now on; those that are not in whole windows are padded (spec §2.5, torchvision)."""
+        self.size, self.shift = size, shift
+        self.padded = tuple(length + -length % self.window for length in size)
+        self.attn_mask = shift_mask(*self.padded, self.window, shift) if shift else None
 
     def windows(self, x):
         """Attention within windows of the map N×H×W×C."""
+        # Padded pixels are keys like others, and are padded before the shift.
+        if self.padded != self.size:
+            x = pad_map(x, self.window)
         if self.shift:
             x = torch.roll(x, (-self.shift, -self.shift), dims=(1, 2))
         x = self.attn(to_windows(x, self.window), self.attn_mask)
-        x = from_windows(x, self.window, *self.size)
+        x = from_windows(x, self.window, *self.padded)
         if self.shift:
             x = torch.roll(x, (self.shift, self.shift), dims=(1, 2))
-        return x
+        return x if self.padded == self.size else x[:, : self.size[0], : self.size[1]]
 
     def forward(self, x):
         batch, length, channels = x.shape
@@ -156,8 +166,10 @@ class PatchMerging(nn.Module):
     def forward(self, x):
         batch, length, channels = x.shape
         x = x.reshape(batch, *self.size, channels)
+        if any(side % 2 for side in self.size):
+            x = pad_map(x, 2)
         neighbours = (x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2])
-        x = torch.cat(neighbours, dim=-1).reshape(batch, length // 4, 4 * channels)
+        x = torch.cat(neighbours, dim=-1).reshape(batch, -1, 4 * channels)
         return self.reduction(self.norm(x))
 
 
@@ -172,6 +184,14 @@ class Stage(nn.Module):
         blocks = [Block(channels, heads, mlp_ratio, size, window, shift if index % 2 else 0) for index in range(depth)]
         self.blocks = nn.ModuleList(blocks)
         self.downsample = PatchMerging(channels, size) if merge else None
+
+    def resize(self, size):
+        """Takes maps of this size from now on; the window stays."""
+        for index, block in enumerate(self.blocks):
+            shift = block.window // 2 if min(size) > block.window else 0
+            block.resize(size, shift if index % 2 else 0)
+        if self.downsample is not None:
+            self.downsample.size = size
 
     def forward(self, x):
         for block in self.blocks:
@@ -191,7 +211,7 @@ class Swin(nn.Module):
         super().__init__()
         input_size = tuple(input_size or (config.side, config.side))
         check_size(config, input_size)
-        self.input_size = input_size
+        self.config, self.input_size = config, input_size
         self.patch_embed = PatchEmbed(3, config.channels, 4, 4, 0)
         self.layers = nn.ModuleList()
         for stage, depth in enumerate(config.depths):
@@ -200,6 +220,17 @@ class Swin(nn.Module):
             self.layers.append(Stage(channels, depth, config.heads[stage], config.mlp_ratio, size, config.window, merge))
         self.norm = nn.LayerNorm(channels, eps=DEFAULT_EPS)
         self.head = nn.Linear(channels, classes)
+
+    def resize(self, side):
+        """Takes images of this side from now on, with the parameters of `Config.side`: for training.
+
+        At half the side, windows keep theirs, and maps are padded as torchvision pads them (spec §2.5).
+        """
+        check_training_size("Swin", side, (self.config.side // 2, self.config.side))
+        self.input_size = side, side
+        for stage, layer in enumerate(self.layers):
+            length = -(-side // (4 << stage))
+            layer.resize((length, length))
 
     def forward(self, image):
         if tuple(image.shape[2:]) != self.input_size:
