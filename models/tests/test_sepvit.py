@@ -83,6 +83,70 @@ def test_block(side, window):
     np.testing.assert_allclose(module(x)[0].detach(), block(x[0].numpy(), w, 2, side, window), atol=1e-10)
 
 
+def test_a_map_smaller_than_its_only_window():
+    """Zeros at the bottom and the right before the norm; they act as keys and values, then go (spec §6)."""
+    module, w = made(sepvit.Block(6, 2, 3, 4, 4))
+    module.attn.resize(3)
+    x = random(2, 9, 6)
+    for got, image in zip(module(x), x.numpy(), strict=True):
+        padded = np.zeros((4, 4, 6))
+        padded[:3, :3] = image.reshape(3, 3, 6)
+        attention = separable_attention(padded.reshape(16, 6), w, 2, 4, 4).reshape(4, 4, 6)[:3, :3]
+        expected = image + attention.reshape(9, 6)
+        expected += reference.mlp(reference.layer_norm(expected, w / "norm2", 1e-6), w / "mlp")
+        np.testing.assert_allclose(got.detach(), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("side", [2, 4])
+def test_fewer_windows_take_the_mean_of_tokens(side):
+    module, w = made(sepvit.Block(6, 2, 3, 8, 2))
+    module.attn.resize(side)
+    x = random(2, side * side, 6)
+    grid, own = side // 2, w["win_tokens"].reshape(4, 4, 6)
+    step = 4 // grid
+    means = [own[y : y + step, x : x + step].mean(axis=(0, 1)) for y in range(0, 4, step) for x in range(0, 4, step)]
+    w.state["win_tokens"] = np.array(means).reshape(1, grid * grid, 1, 6)
+    for got, image in zip(module(x), x.numpy(), strict=True):
+        expected = block_with_tokens(image, w, side)
+        np.testing.assert_allclose(got.detach(), expected, atol=1e-10)
+
+
+def block_with_tokens(x, w, side):
+    """A block of window 2 whose attention is between windows even if there is one only."""
+    z = separable_attention(x, w, 2, side, 2) if side > 2 else single_window(x, w)
+    x = x + z
+    return x + reference.mlp(reference.layer_norm(x, w / "norm2", 1e-6), w / "mlp")
+
+
+def single_window(x, w):
+    """Window token and pointwise attention with one window: it mixes with itself alone."""
+    attention = w / "attn"
+    z = reference.layer_norm(np.vstack([w["win_tokens"][0, 0], x]), w / "norm1", 1e-6)
+    q, k, v = np.split(reference.linear(z, attention / "DSA_qkv"), 3, axis=1)
+    mixed = between([reference.attention(q, k, v, 2) + z], attention, 2)
+    return reference.linear(mixed[0], attention / "proj")
+
+
+@pytest.mark.parametrize("size", [224, 112])
+def test_training_sizes_share_the_parameters(size):
+    model = registry.create("sepvit_lite", 10)
+    before = {key: (value.shape, value.data_ptr()) for key, value in model.state_dict().items()}
+    model.resize(size)
+    assert {key: (value.shape, value.data_ptr()) for key, value in model.state_dict().items()} == before
+    with torch.no_grad():
+        assert model(torch.zeros(2, 3, size, size)).shape == (2, 10)
+
+
+def test_there_and_back():
+    model = registry.create("sepvit_lite", 10)
+    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before = model(image)
+        model.resize(112)
+        model.resize(224)
+        assert torch.equal(model(image), before)
+
+
 def test_images_do_not_mix():
     module, w = made(sepvit.Block(6, 2, 3, 4, 2))
     x = random(3, 16, 6)
@@ -117,6 +181,12 @@ def test_window_tokens_start_from_zero():
     assert counts == [[64], [16, 4], [4, 0] * 3, [0, 0]]
     assert not model.blocks[0][0].win_tokens.any()
     assert Weights.of(model)["blocks.1.1.win_tokens"].shape == (1, 4, 1, 64)
+
+
+@pytest.mark.parametrize("side", [64, 96, 192, 448])
+def test_other_training_sizes(side):
+    with pytest.raises(InputSizeError, match=f"input {side}: SepViT is trained at 112 or 224"):
+        registry.create("sepvit_lite").resize(side)
 
 
 @pytest.mark.parametrize("size", [(192, 192), (448, 448), (224, 192)])

@@ -142,3 +142,27 @@ def test_a_small_map_is_one_window():
     assert [block.shift for block in last] == [0, 0]
     assert model.layers[2].blocks[1].shift == 0
     assert model.layers[1].blocks[1].shift == 6
+
+
+def test_half_the_side_equals_torchvision():
+    """Windows keep their size, maps are padded (spec swin §2.5): from the stage of 14×14 pixels at 224 on."""
+    theirs = torchvision.models.swin_t().double().eval()
+    randomise(theirs, 0)
+    ours = registry.create("swin_tiny_w7_224").double()
+    load(ours, theirs.state_dict())
+    shapes = {name: parameter.shape for name, parameter in ours.named_parameters()}
+    ours.resize(112)
+    assert {name: parameter.shape for name, parameter in ours.named_parameters()} == shapes
+    image = torch.randn(2, 3, 112, 112, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(image), theirs(image), rtol=0, atol=1e-10)
+
+
+def test_there_and_back():
+    model = registry.create("swin_tiny_w7_224")
+    masks = {key: value for key, value in model.state_dict().items() if key.endswith("attn_mask")}
+    model.resize(112)
+    model.resize(224)
+    now = model.state_dict()
+    assert all(torch.equal(now[key], mask) for key, mask in masks.items())
+    assert sum(key.endswith("attn_mask") for key in now) == len(masks) > 0

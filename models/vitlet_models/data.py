@@ -7,7 +7,6 @@ bilinear with antialias, as `vitlet` does by default.
 import hashlib
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch

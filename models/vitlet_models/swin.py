@@ -164,7 +164,7 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
 
     def forward(self, x):
-        batch, length, channels = x.shape
+        batch, _, channels = x.shape
         x = x.reshape(batch, *self.size, channels)
         if any(side % 2 for side in self.size):
             x = pad_map(x, 2)

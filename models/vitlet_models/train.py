@@ -293,23 +293,29 @@ class Trainer:
             if not self.train_epoch(photos, phase):
                 self.save()
                 return False
-            self.finish_epoch(proof, phase, len(photos))
+            self.finish_epoch(proof, phase, self.steps(photos))
         self.save()
         return True
 
+    def steps(self, photos):
+        """Of an epoch."""
+        steps = len(photos) // self.recipe.batch
+        if not steps:
+            raise TrainingError(f"{len(photos)} photos do not fill a batch of {self.recipe.batch} (--batch)")
+        return steps
+
     def train_epoch(self, photos, phase):
         """One pass over the photos, or the rest of one; whether it came to the end."""
-        order = torch.randperm(len(photos), generator=self.randomness(self.epoch, 0))
+        steps = self.steps(photos)
         # The last ones that fill no batch are left out of this epoch.
-        batches = order[: len(order) - len(order) % self.recipe.batch].split(self.recipe.batch)
-        if not batches:
-            raise TrainingError(f"{len(photos)} photos do not fill a batch of {self.recipe.batch} (--batch)")
+        order = torch.randperm(len(photos), generator=self.randomness(self.epoch, 0))
+        batches = order[: steps * self.recipe.batch].split(self.recipe.batch)
         self.model.train()
-        while self.step < len(batches):
+        while self.step < steps:
             if self.due():
                 return False
             began = time.monotonic()
-            self.loss += self.train_step(photos, batches[self.step], phase, len(batches))
+            self.loss += self.train_step(photos, batches[self.step], phase, steps)
             self.step += 1
             self.seconds += time.monotonic() - began
             if time.monotonic() - self.last_checkpoint > 60 * self.run.checkpoint_minutes:
@@ -355,9 +361,8 @@ class Trainer:
             else:
                 self.average[key].copy_(value)
 
-    def finish_epoch(self, proof, phase, count):
+    def finish_epoch(self, proof, phase, steps):
         """Validates, logs, and goes on to the next epoch."""
-        steps = count // self.recipe.batch
         last = self.epoch + 1 == self.recipe.epochs
         share = self.validate(proof) if last or (self.epoch + 1) % self.run.validate_every == 0 else None
         row = (
