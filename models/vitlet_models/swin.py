@@ -164,12 +164,13 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
 
     def forward(self, x):
-        batch, _, channels = x.shape
+        batch, length, channels = x.shape
         x = x.reshape(batch, *self.size, channels)
         if any(side % 2 for side in self.size):
             x = pad_map(x, 2)
+            length = x.shape[1] * x.shape[2]
         neighbours = (x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2])
-        x = torch.cat(neighbours, dim=-1).reshape(batch, -1, 4 * channels)
+        x = torch.cat(neighbours, dim=-1).reshape(batch, length // 4, 4 * channels)
         return self.reduction(self.norm(x))
 
 
