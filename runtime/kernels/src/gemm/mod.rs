@@ -51,7 +51,12 @@ pub(crate) const fn packed_index(n: usize, k: usize, padded_k: usize) -> usize {
 
 /// Scratch bytes of an operation that reads rows of k: room for a group of rows, zero-padded, and for the same group packed.
 pub(crate) fn rows_scratch_len(k: usize) -> usize {
-    2 * space::<i8>(GROUP * padded_k(k))
+    2 * group_scratch_len(k)
+}
+
+/// Scratch for a group of rows of k.
+pub(crate) fn group_scratch_len(k: usize) -> usize {
+    space::<i8>(GROUP * padded_k(k))
 }
 
 /// Largest weights that are joined before they are used: half of a small L1.

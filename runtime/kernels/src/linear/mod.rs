@@ -6,7 +6,7 @@ mod simd;
 use core::ops::Range;
 
 use crate::error::{at_least, exact, row_range, size};
-use crate::gemm::{DIM_MAX, TENSOR_MAX, rows_scratch_len};
+use crate::gemm::{DIM_MAX, TENSOR_MAX, group_scratch_len, padded_k, rows_scratch_len};
 use crate::isa::dispatch;
 use crate::scratch::space;
 use crate::{Gemm, Kernel, Out, ParamError, SizeError};
@@ -55,7 +55,17 @@ impl<'a> Linear<'a> {
     /// Scratch bytes `run` needs.
     #[must_use]
     pub fn scratch_len(&self) -> usize {
-        rows_scratch_len(self.gemm.k) + space::<i8>(self.gemm.joined_len())
+        let rows = if self.is_read_in_place() {
+            group_scratch_len(self.gemm.k)
+        } else {
+            rows_scratch_len(self.gemm.k)
+        };
+        rows + space::<i8>(self.gemm.joined_len())
+    }
+
+    /// Whether rows need no padding.
+    fn is_read_in_place(&self) -> bool {
+        self.gemm.k == padded_k(self.gemm.k)
     }
 
     /// Multiply-accumulates of the whole operation.

@@ -24,7 +24,12 @@ impl Vectorised for Linear<'_> {
         scratch: &mut [i8],
     ) -> Result<(), SizeError> {
         let (k, stride) = (self.gemm.k, padded_k(self.gemm.k));
-        let (padded, rest) = carve::<i8>(scratch, I::GROUP * stride)?;
+        let copies = if self.is_read_in_place() {
+            0
+        } else {
+            I::GROUP * stride
+        };
+        let (padded, rest) = carve::<i8>(scratch, copies)?;
         let packing = Packing::joining(isa, &self.gemm, rows.len(), rest)?;
         padded.fill(0);
         let target = Target::new(&self.gemm.requantise.output, out);
