@@ -1,19 +1,22 @@
 //! `vitlet compare`: how far a plan is from the f32 model it was made from, at the output and op by op.
 
-use std::collections::{BTreeMap, VecDeque};
+mod layers;
+mod plot;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::Serialize;
-use vitlet::{Digest, Op, Plan, Preprocessor, Session, dequantised};
-use vitlet_compiler::{Classifier, Deviation, LayerProbe, LayerValues, Model, Normalisation};
+use vitlet::{Digest, Plan, Preprocessor, Session, dequantised};
+use vitlet_compiler::{Classifier, Deviation, Diagnosis, Model, Normalisation};
 
 use crate::accuracy::best;
 use crate::args::{SessionArgs, at_least_one, load};
 use crate::compile::{compile_error, open_model};
 use crate::dataset::{open_image, photos_in};
 use crate::failure::{OrInvalid as _, Outcome, invalid};
-use crate::output::{Out, Table, left, right};
+use crate::files::OutputFile;
+use crate::output::{Out, Table};
 use crate::progress::Progress;
 
 const EXAMPLES: &str = "\
@@ -22,22 +25,39 @@ Examples:
   Which layer loses the most?
     vitlet compare model.onnx model.vitlet --inputs val/ --limit 5 --layers
 
+  The same as a drawing
+    vitlet compare model.onnx model.vitlet --inputs val/ --limit 5 --plot sqnr.svg
+
 Both run on the same pixels. SQNR is the signal to quantisation noise ratio,
 10 log10(sum of squares of f32 / sum of squared differences), over all photos;
-more is better, 6 dB are a bit. A layer is compared with the f32 layer of the
-same name, so its noise includes that of the layers before it.
+more is better, 6 dB are a bit.
+
+With --layers, of every op:
+  SQNR       its int8 result against the f32 layer of the same name
+  own        against what the f32 layer makes of the same int8 inputs: what the
+             op adds by itself; * marks the five lowest
+  inherited  what the f32 layer makes of the int8 inputs, against f32: the rest
+  saturated  results at an end of their integers, unless that end stands for 0
+  cause      where most of the error comes from:
+    inherited          its inputs bring more than it adds
+    clipped range      results at an end that should lie a step further out
+    outlier channel    rounding; without 1 in 64 channels the range would be at
+                       most a quarter as wide, and the others are below 30 dB
+    coarse scale       rounding below 30 dB, without such channels
+    softmax underflow  softmax weights below 1/32768 of the largest in a row
+    weights            integer weights and biases instead of f32 ones
+    rounding           what 8 bits cost
+    exact              nothing is lost
 
 A photo that cannot be read is reported and left out, and the exit status is 1.
 
 With --json:
   {\"images\",\"unreadable\",\"kernel\",
    \"output\":{\"sqnr_db\",\"cosine\",\"agreement\",\"max_error\",\"max_logit\"}}
-  with --layers also \"layers\":[{\"op\",\"name\",\"kind\",\"dtype\",\"sqnr_db\",\"worst\"}]
-  and \"left_out\", the number of ops that have no such layer
+  with --layers also \"layers\":[{\"op\",\"name\",\"kind\",\"dtype\",\"sqnr_db\",\"cosine\",
+   \"max_error\",\"saturated\",\"own_db\",\"inherited_db\",\"cause\",\"detail\",\"worst\"}]
+  and \"left_out\", the number of ops that could not be compared
 A ratio that is no number (nothing differs, or all is 0) is null.";
-
-/// How many layers are marked.
-const WORST: usize = 5;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -54,6 +74,9 @@ pub(crate) struct Args {
     /// Compare every op's output, too
     #[arg(long)]
     layers: bool,
+    /// Draw the SQNR of every op along the network, as SVG; implies --layers
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
     /// Use N photos only, evenly spread
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     limit: Option<usize>,
@@ -68,7 +91,7 @@ struct Record<'a> {
     kernel: &'static str,
     output: OutputRecord,
     #[serde(flatten)]
-    layers: Option<LayersRecord<'a>>,
+    layers: Option<layers::Record<'a>>,
 }
 
 #[derive(Serialize)]
@@ -80,39 +103,29 @@ struct OutputRecord {
     max_logit: f64,
 }
 
-#[derive(Serialize)]
-struct LayersRecord<'a> {
-    layers: Vec<LayerRecord<'a>>,
-    left_out: usize,
-}
-
-#[derive(Serialize)]
-struct LayerRecord<'a> {
-    op: usize,
-    name: &'a str,
-    kind: &'static str,
-    dtype: &'static str,
-    sqnr_db: Option<f64>,
-    worst: bool,
-}
-
 pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
     let plan_file = load(Some(&args.plan))?;
     let plan = plan_file.plan().or_invalid()?;
     check_model(args, &plan)?;
+    let plot = args.plot.as_deref().map(OutputFile::check).transpose()?;
+    for (plot, input) in plot
+        .iter()
+        .flat_map(|plot| [(plot, &args.model), (plot, &args.plan)])
+    {
+        plot.differs_from(input)?;
+    }
     let photos = photos_in(&args.inputs).or_invalid()?;
     let photos = evenly(&photos, args.limit.unwrap_or(usize::MAX));
     let session = args.session.session(&plan)?;
+    let layers = args.layers || args.plot.is_some();
     let model = open_model(&args.model)?;
-    let normalisation = Normalisation::new(plan.mean(), plan.std()).map_err(compile_error)?;
     let mut work = Work {
         session,
         preprocessor: Preprocessor::new(plan.preprocess()),
-        reference: Reference::new(&model, &normalisation, args.layers)?,
+        reference: Reference::new(&model, &plan, layers)?,
         output: Deviation::default(),
         images: 0,
         agreeing: 0,
-        layers: Layers::new(&plan),
     };
     let unreadable = work.run(&photos)?;
     anyhow::ensure!(
@@ -120,11 +133,16 @@ pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
         "{}: none of its photos can be read",
         args.inputs.display()
     );
-    let record = work.record(unreadable, args.layers);
+    let record = work.record(unreadable);
     out.record(&record)?;
     out.line(output_table(&record))?;
     if let Some(layers) = &record.layers {
-        out.line(format_args!("\n{}", layers_table(layers)))?;
+        out.line(format_args!("\n{layers}"))?;
+        if let Some(plot) = &plot {
+            let title = args.plan.display().to_string();
+            plot.write(|file| file.write_all(plot::svg(&title, layers).as_bytes()))?;
+            out.line(format_args!("\nplot: {}", plot.path().display()))?;
+        }
     }
     Ok(Outcome::from_failures(unreadable))
 }
@@ -156,15 +174,16 @@ fn evenly(photos: &[PathBuf], count: usize) -> Vec<&Path> {
 /// The model in f32: its logits only, or every layer.
 enum Reference<'m> {
     Logits(Classifier<'m>),
-    Layers(LayerProbe<'m>),
+    Layers(Box<Diagnosis<'m>>),
 }
 
 impl<'m> Reference<'m> {
-    fn new(model: &'m Model, normalisation: &Normalisation, layers: bool) -> anyhow::Result<Self> {
+    fn new(model: &'m Model, plan: &Plan<'m>, layers: bool) -> anyhow::Result<Self> {
         Ok(if layers {
-            Self::Layers(model.layer_probe(normalisation)?)
+            Self::Layers(Box::new(model.diagnosis(plan)?))
         } else {
-            Self::Logits(model.classifier(normalisation)?)
+            let normalisation = Normalisation::new(plan.mean(), plan.std());
+            Self::Logits(model.classifier(&normalisation.map_err(compile_error)?)?)
         })
     }
 }
@@ -178,7 +197,6 @@ struct Work<'a> {
     images: usize,
     /// Photos of which both say the same class.
     agreeing: usize,
-    layers: Layers<'a>,
 }
 
 impl<'a> Work<'a> {
@@ -200,19 +218,22 @@ impl<'a> Work<'a> {
     }
 
     fn add(&mut self, image: &[u8]) -> anyhow::Result<()> {
-        let logits = match &self.reference {
+        let logits = match &mut self.reference {
             Reference::Logits(classifier) => {
                 self.session.run(image)?;
                 classifier.logits(image)?
             }
-            Reference::Layers(probe) => {
-                let values = probe.run(image)?;
-                let layers = &mut self.layers;
-                layers.match_names(probe);
-                self.session.run_observed(image, |index, op, bytes| {
-                    layers.add(index, op, bytes, &values);
+            Reference::Layers(diagnosis) => {
+                let plan = *self.session.plan();
+                let mut outputs = vec![vec![]; plan.ops().len()];
+                self.session.run_observed(image, |index, _, bytes| {
+                    outputs[index] = bytes.to_vec();
                 })?;
-                values.logits().context("the model's output is a layer")?
+                let numbers = |op: usize| {
+                    let tensor = plan.tensor(plan.ops().nth(op)?.output)?;
+                    dequantised(&tensor, outputs.get(op)?)
+                };
+                diagnosis.add(image, &numbers)?
             }
         };
         self.output.add(&self.session.dequantised(), &logits);
@@ -222,7 +243,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    fn record(&self, unreadable: usize, layers: bool) -> Record<'a> {
+    fn record(&self, unreadable: usize) -> Record<'a> {
         Record {
             images: self.images,
             unreadable,
@@ -234,92 +255,15 @@ impl<'a> Work<'a> {
                 max_error: self.output.max_error(),
                 max_logit: self.output.max_reference(),
             },
-            layers: layers.then(|| self.layers.record()),
+            layers: match &self.reference {
+                Reference::Logits(_) => None,
+                Reference::Layers(diagnosis) => {
+                    let plan = self.session.plan();
+                    Some(layers::record(plan, &diagnosis.layers()))
+                }
+            },
         }
     }
-}
-
-/// The plan's ops, and how far their outputs are from the layers of the same names.
-struct Layers<'a> {
-    plan: Plan<'a>,
-    /// For each op, the layer's place in the probe.
-    places: Option<Vec<Option<usize>>>,
-    /// For each op, once it has been compared.
-    deviations: Vec<Option<Deviation>>,
-}
-
-impl<'a> Layers<'a> {
-    fn new(plan: &Plan<'a>) -> Self {
-        Self {
-            plan: *plan,
-            places: None,
-            deviations: vec![None; plan.ops().len()],
-        }
-    }
-
-    /// Finds each op's layer by its name; of several that have the same one, the first op's is the first layer.
-    fn match_names(&mut self, probe: &LayerProbe<'_>) {
-        if self.places.is_some() {
-            return;
-        }
-        let mut places: BTreeMap<&str, VecDeque<usize>> = BTreeMap::new();
-        for (place, name) in probe.names().enumerate() {
-            places.entry(name).or_default().push_back(place);
-        }
-        let place = |op: Op<'_>| places.get_mut(op.name).and_then(VecDeque::pop_front);
-        self.places = Some(self.plan.ops().map(place).collect());
-    }
-
-    /// Compares an op's output, if there is anything to compare it with.
-    fn add(&mut self, index: usize, op: &Op<'_>, bytes: &[u8], values: &LayerValues<'_>) {
-        let place = self.places.as_ref().and_then(|places| *places.get(index)?);
-        let wanted = place.and_then(|place| values.get(place));
-        let found = || dequantised(&self.plan.tensor(op.output)?, bytes);
-        let (Some(wanted), Some(deviation)) = (wanted, self.deviations.get_mut(index)) else {
-            return;
-        };
-        if let Some(found) = found().filter(|found| found.len() == wanted.len()) {
-            deviation.get_or_insert_default().add(&found, &wanted);
-        }
-    }
-
-    fn record(&self) -> LayersRecord<'a> {
-        let mut layers: Vec<LayerRecord<'a>> = Vec::new();
-        for (index, (op, deviation)) in self.plan.ops().zip(&self.deviations).enumerate() {
-            let tensor = self.plan.tensor(op.output);
-            let (Some(deviation), Some(tensor)) = (deviation, tensor) else {
-                continue;
-            };
-            layers.push(LayerRecord {
-                op: index,
-                name: op.name,
-                kind: op.kind.name(),
-                dtype: tensor.dtype.name(),
-                sqnr_db: deviation.sqnr_db(),
-                worst: false,
-            });
-        }
-        mark_worst(&mut layers);
-        let left_out = self.deviations.len() - layers.len();
-        LayersRecord { layers, left_out }
-    }
-}
-
-/// Marks the layers with the lowest SQNR; of equals the earlier.
-fn mark_worst(layers: &mut [LayerRecord<'_>]) {
-    let mut order: Vec<(usize, f64)> = layers
-        .iter()
-        .enumerate()
-        .filter_map(|(index, layer)| Some((index, layer.sqnr_db?)))
-        .collect();
-    order.sort_by(|a, b| a.1.total_cmp(&b.1));
-    for (index, _) in order.iter().take(WORST) {
-        layers[*index].worst = true;
-    }
-}
-
-fn decibels(sqnr_db: Option<f64>) -> String {
-    sqnr_db.map_or_else(|| "-".to_owned(), |db| format!("{db:.1} dB"))
 }
 
 fn output_table(record: &Record<'_>) -> Table {
@@ -327,13 +271,8 @@ fn output_table(record: &Record<'_>) -> Table {
     let mut table = Table::default();
     table.entry("photos", record.images);
     table.entry("kernel", record.kernel);
-    table.entry("SQNR", decibels(output.sqnr_db));
-    table.entry(
-        "cosine",
-        output
-            .cosine
-            .map_or_else(|| "-".to_owned(), |cosine| format!("{cosine:.6}")),
-    );
+    table.entry("SQNR", layers::decibels(output.sqnr_db));
+    table.entry("cosine", layers::fraction(output.cosine));
     table.entry(
         "agreement",
         format_args!("{:.2} %", output.agreement * 100.0),
@@ -346,36 +285,6 @@ fn output_table(record: &Record<'_>) -> Table {
         ),
     );
     table
-}
-
-fn layers_table(record: &LayersRecord<'_>) -> String {
-    let mut table = Table::default();
-    table.row([
-        right("op"),
-        left("kind"),
-        left("type"),
-        right("SQNR"),
-        left(" "),
-        left("name"),
-    ]);
-    for layer in &record.layers {
-        table.row([
-            right(layer.op),
-            left(layer.kind),
-            left(layer.dtype),
-            right(decibels(layer.sqnr_db)),
-            left(if layer.worst { "*" } else { " " }),
-            left(layer.name),
-        ]);
-    }
-    let marked = record.layers.iter().filter(|layer| layer.worst).count();
-    let left_out = match record.left_out {
-        0 => String::new(),
-        count => format!(
-            "; {count} ops are left out, for want of an f32 layer of that name, or of a scale"
-        ),
-    };
-    format!("{table}\n* the {marked} lowest{left_out}")
 }
 
 #[cfg(test)]
@@ -395,34 +304,5 @@ mod tests {
         assert_eq!(names(3), ["0", "3", "6"]);
         assert_eq!(names(usize::MAX).len(), 10);
         assert!(evenly(&[], 3).is_empty());
-    }
-
-    #[test]
-    fn the_lowest_are_marked() {
-        let ratios = [
-            Some(9.0),
-            None,
-            Some(1.0),
-            Some(2.0),
-            Some(8.0),
-            Some(3.0),
-            Some(4.0),
-            Some(8.0),
-        ];
-        let mut layers: Vec<LayerRecord<'_>> = ratios
-            .iter()
-            .enumerate()
-            .map(|(op, &sqnr_db)| LayerRecord {
-                op,
-                name: "",
-                kind: "",
-                dtype: "",
-                sqnr_db,
-                worst: false,
-            })
-            .collect();
-        mark_worst(&mut layers);
-        let marked: Vec<usize> = layers.iter().filter(|l| l.worst).map(|l| l.op).collect();
-        assert_eq!(marked, [2, 3, 4, 5, 6]);
     }
 }

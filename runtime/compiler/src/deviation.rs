@@ -38,6 +38,11 @@ impl Deviation {
         }
     }
 
+    /// Sum of the squared differences.
+    pub(crate) fn noise(&self) -> f64 {
+        self.noise
+    }
+
     /// Signal to quantisation noise ratio in dB: 10·log10(Σ reference² ÷ Σ difference²). `None` when it is no number: nothing was
     /// added, all references are 0, no number differs, or one is not finite.
     #[must_use]

@@ -8,6 +8,7 @@ mod layers;
 
 use std::collections::BTreeMap;
 
+pub(crate) use attention::attention;
 pub(crate) use layers::linear;
 pub use layers::run_op;
 

@@ -31,6 +31,7 @@
 
 mod calibrate;
 mod deviation;
+mod diagnose;
 mod error;
 pub mod eval;
 pub mod frontend;
@@ -45,8 +46,8 @@ pub mod view;
 
 pub use calibrate::Calibrator;
 pub use deviation::Deviation;
+pub use diagnose::{Cause, Diagnosis, LayerReport};
 pub use error::{CompileError, UnsupportedNode};
 pub use eval::{LayerCheck, LoweringCheck};
-pub use layers::{LayerProbe, LayerValues};
 pub use model::{Classifier, Layer, Model, Normalisation, Options};
 pub use ranges::Ranges;

@@ -55,6 +55,23 @@ impl Normalisation {
         }
         Ok(Normalisation { mean, std })
     }
+
+    /// Scale and zero point of each colour of the image's integers, u8 − 128: real = (u8/255 − mean)/std is scale · (q − zero point).
+    pub(crate) fn integers(&self) -> [[f64; 2]; 3] {
+        std::array::from_fn(|colour| {
+            let (mean, std) = (f64::from(self.mean[colour]), f64::from(self.std[colour]));
+            [1.0 / (255.0 * std), 255.0 * mean - 128.0]
+        })
+    }
+
+    /// RGB bytes as numbers, in the order of the bytes.
+    pub(crate) fn rows(&self, image: &[u8]) -> Vec<f32> {
+        let colours = self.mean.iter().zip(&self.std).cycle();
+        let pixels = image.iter().zip(colours);
+        pixels
+            .map(|(x, (mean, std))| (f32::from(*x) / 255.0 - mean) / std)
+            .collect()
+    }
 }
 
 /// One layer of a lowered model, for listings.
@@ -279,15 +296,11 @@ impl Model {
                 "an image of {height}×{width}×3 bytes is expected, got {found}"
             )));
         }
-        let pixel = |x: u8, c: usize| (f32::from(x) / 255.0 - n.mean[c]) / n.std[c];
+        let rows = n.rows(image);
         if self.channels_last {
-            return Ok(image
-                .iter()
-                .enumerate()
-                .map(|(i, x)| pixel(*x, i % 3))
-                .collect());
+            return Ok(rows);
         }
-        let plane = |c: usize| image.iter().skip(c).step_by(3).map(move |x| pixel(*x, c));
+        let plane = |c: usize| rows.iter().skip(c).step_by(3).copied();
         Ok((0..3).flat_map(plane).collect())
     }
 }

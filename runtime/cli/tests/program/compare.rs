@@ -18,8 +18,8 @@ fn compiled() -> Sandbox {
     sandbox
 }
 
-fn ratios(layers: &[&Value]) -> Vec<f64> {
-    let ratio = |layer: &&Value| layer["sqnr_db"].as_f64().unwrap();
+fn ratios(layers: &[&Value], field: &str) -> Vec<f64> {
+    let ratio = |layer: &&Value| layer[field].as_f64().unwrap_or(f64::INFINITY);
     layers.iter().map(ratio).collect()
 }
 
@@ -83,18 +83,54 @@ fn layers_are_compared_by_name() {
     for layer in &layers {
         assert_eq!(
             fields(layer),
-            ["dtype", "kind", "name", "op", "sqnr_db", "worst"]
+            [
+                "cause",
+                "cosine",
+                "detail",
+                "dtype",
+                "inherited_db",
+                "kind",
+                "max_error",
+                "name",
+                "op",
+                "own_db",
+                "saturated",
+                "sqnr_db",
+                "worst"
+            ]
+        );
+        assert!((0.0..0.1).contains(&layer["saturated"].as_f64().unwrap()));
+        assert!((0.9..=1.0).contains(&layer["cosine"].as_f64().unwrap()));
+        let causes = [
+            "rounding",
+            "weights",
+            "inherited",
+            "coarse scale",
+            "outlier channel",
+        ];
+        assert!(
+            causes.contains(&layer["cause"].as_str().unwrap()),
+            "{layer}"
         );
     }
     assert!(layers.is_sorted_by_key(|layer| layer["op"].as_u64()));
     // A layer compared with another one's values, or with wrong scales, would be at 0 dB or below.
-    let all = ratios(&layers);
+    let all = ratios(&layers, "sqnr_db");
     assert!(all.iter().all(|ratio| *ratio > 15.0), "{record}");
+    assert!(ratios(&layers, "own_db").iter().all(|own| *own > 20.0));
+    // Nothing precedes the first layer but the image.
+    assert!(layers[0]["inherited_db"].as_f64().unwrap() > 100.0);
     let (worst, others): (Vec<&Value>, Vec<&Value>) =
         layers.iter().partition(|layer| layer["worst"] == true);
     assert_eq!(worst.len(), 5);
-    let highest = ratios(&worst).into_iter().fold(f64::MIN, f64::max);
-    assert!(ratios(&others).iter().all(|ratio| *ratio >= highest));
+    let highest = ratios(&worst, "own_db")
+        .into_iter()
+        .fold(f64::MIN, f64::max);
+    assert!(
+        ratios(&others, "own_db")
+            .iter()
+            .all(|ratio| *ratio >= highest)
+    );
     // The last layer is the output.
     let (last, output) = (all.last().unwrap(), &record["output"]["sqnr_db"]);
     assert!((last - output.as_f64().unwrap()).abs() < 1e-6);
@@ -102,9 +138,85 @@ fn layers_are_compared_by_name() {
     let text = sandbox.run("compare tiny.onnx out.vitlet --inputs calib --limit 3 --layers");
     let text = text.succeeded().stdout;
     assert_eq!(text.matches(" *  ").count(), 5, "{text}");
-    for part in ["attention", "s16", "* the 5 lowest"] {
+    for part in ["attention", "s16", "* the 5 that add the most", "inherited"] {
         assert!(text.contains(part), "no '{part}' in {text}");
     }
+}
+
+#[test]
+fn a_clipped_range_is_named_where_it_is() {
+    let sandbox = compiled();
+    sandbox
+        .run("compile tiny.onnx -o sound.vitlet --calib calib --save-ranges ranges.json")
+        .succeeded();
+    let mut ranges: Value =
+        serde_json::from_slice(&fs::read(sandbox.path("ranges.json")).unwrap()).unwrap();
+    let plan = sandbox
+        .run(&format!("{COMPARE} --layers"))
+        .succeeded()
+        .record();
+    // The last norm that a matrix product reads, so that it has 8 bits of its own.
+    let layers = plan["layers"].as_array().unwrap();
+    let norm = |layer: &&Value| layer["kind"] == "layernorm" && layer["dtype"] == "s8";
+    let name = layers.iter().rfind(norm).unwrap()["name"].clone();
+    let values = ranges["values"].as_array_mut().unwrap();
+    let value = values.iter_mut().find(|value| value["name"] == name);
+    let clip = value.unwrap()["clip"].as_array_mut().unwrap();
+    for end in clip {
+        *end = (end.as_f64().unwrap() / 4.0).into();
+    }
+    sandbox.write("clipped.json", ranges.to_string().as_bytes());
+    sandbox
+        .run("compile tiny.onnx -o out.vitlet --ranges clipped.json")
+        .succeeded();
+    let clipped = sandbox
+        .run(&format!("{COMPARE} --layers"))
+        .succeeded()
+        .record();
+    for layer in clipped["layers"].as_array().unwrap() {
+        let planted = layer["name"] == name;
+        assert_eq!(layer["cause"] == "clipped range", planted, "{layer}");
+        assert!(!planted || layer["saturated"].as_f64().unwrap() > 0.1);
+        assert!(!planted || layer["worst"] == true);
+    }
+}
+
+#[test]
+fn a_drawing() {
+    let sandbox = compiled();
+    let ran = sandbox.run(&format!("{COMPARE} --plot sqnr.svg"));
+    let record = ran.succeeded().record();
+    let svg = fs::read_to_string(sandbox.path("sqnr.svg")).unwrap();
+    assert!(svg.starts_with("<svg xmlns=") && svg.ends_with("</svg>\n"));
+    assert_eq!(svg.matches("<text").count(), svg.matches("</text>").count());
+    let layers = record["layers"].as_array().unwrap();
+    let dots = |field: &str| {
+        layers
+            .iter()
+            .filter(|layer| !layer[field].is_null())
+            .count()
+    };
+    assert_eq!(
+        svg.matches("<circle").count(),
+        dots("sqnr_db") + dots("own_db")
+    );
+    for layer in layers.iter().filter(|layer| layer["worst"] == true) {
+        let (op, name) = (&layer["op"], layer["name"].as_str().unwrap());
+        let (cause, own) = (layer["cause"].as_str().unwrap(), layer["own_db"].as_f64());
+        let line = format!("op {op}, {:.1} dB, {cause}: {name}</text>", own.unwrap());
+        assert!(svg.contains(&line), "no '{line}' in {svg}");
+    }
+    for part in [
+        "SQNR in dB",
+        "op of the plan",
+        "SQNR along out.vitlet",
+        "own",
+        "total",
+    ] {
+        assert!(svg.contains(part), "no '{part}'");
+    }
+    let hidden = [".part", "script"];
+    assert!(hidden.iter().all(|part| !svg.contains(part)));
 }
 
 #[test]
@@ -173,6 +285,14 @@ fn refusals() {
             ["--limit", "0"],
         ),
         ("tiny.onnx out.vitlet", ["--inputs", "--help"]),
+        (
+            "tiny.onnx out.vitlet --inputs calib --plot out.vitlet",
+            ["out.vitlet: is also an input", "name another output"],
+        ),
+        (
+            "tiny.onnx out.vitlet --inputs calib --plot none/x.svg",
+            ["none/x.svg", "none"],
+        ),
     ] {
         sandbox
             .run(&format!("compare {arguments}"))

@@ -28,9 +28,11 @@ impl<'a> Rows<'a> {
     }
 }
 
-pub(super) fn attention(
+/// Attention in f32; weights below `least` of the largest in their row count as 0.
+pub(crate) fn attention(
     kind: &Kind,
     out_rows: usize,
+    least: f64,
     read: &dyn Fn(ValueId) -> Vec<f32>,
 ) -> Vec<f32> {
     let Kind::Attention {
@@ -65,7 +67,7 @@ pub(super) fn attention(
                     scale * dot + bias
                 }
             };
-            let weights = softmax(&(0..s.keys).map(logit).collect::<Vec<_>>());
+            let weights = softmax(&(0..s.keys).map(logit).collect::<Vec<_>>(), least);
             for slot in 0..s.slots {
                 let first = group * s.slots + slot;
                 let to = out[first * s.queries + query] as usize * s.heads + head;
@@ -96,9 +98,10 @@ fn bias_at(bias: &Bias, s: &AttentionShape, [head, query, key]: [usize; 3]) -> f
     f64::from(bias.table[index])
 }
 
-fn softmax(logits: &[f64]) -> Vec<f64> {
+fn softmax(logits: &[f64], least: f64) -> Vec<f64> {
     let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let e: Vec<f64> = logits.iter().map(|l| (l - largest).exp()).collect();
+    let weight = |l: &f64| Some((l - largest).exp()).filter(|e| *e >= least);
+    let e: Vec<f64> = logits.iter().map(|l| weight(l).unwrap_or(0.0)).collect();
     let total: f64 = e.iter().sum();
     e.iter().map(|e| e / total).collect()
 }
@@ -244,7 +247,7 @@ pub(super) mod tests {
             window: None,
         };
         for bias in [window.clone(), pairs] {
-            let got = attention(&kind(bias), SIDE * SIDE, &|_| qkv.clone());
+            let got = attention(&kind(bias), SIDE * SIDE, 0.0, &|_| qkv.clone());
             assert!(relative_error(&got, &wanted) < 1e-6);
         }
     }
@@ -278,10 +281,10 @@ pub(super) mod tests {
             bias: None,
             mask: None,
         };
-        let split = attention(&kind(plain(Some(0), &constants, &rows)), 2, &|_| {
+        let split = attention(&kind(plain(Some(0), &constants, &rows)), 2, 0.0, &|_| {
             value.clone()
         });
-        let whole = attention(&kind(plain(Some(0), &[], &rows)), 2, &|_| all.clone());
+        let whole = attention(&kind(plain(Some(0), &[], &rows)), 2, 0.0, &|_| all.clone());
         assert_eq!(split, whole);
         assert!(split.iter().all(|x| x.abs() <= 1.0 && *x != 0.0));
     }
@@ -312,7 +315,7 @@ pub(super) mod tests {
             bias: None,
             mask: None,
         };
-        let got = attention(&kind, 4, &|value| [&q, &k, &v][value].clone());
+        let got = attention(&kind, 4, 0.0, &|value| [&q, &k, &v][value].clone());
         for (window, pixel) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let e = [0, 1].map(|w| f64::from(dot(&row(&q, window), &row(&k, w))).exp());
             for d in 0..DIM {

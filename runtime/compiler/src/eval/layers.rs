@@ -32,7 +32,7 @@ pub fn run_op(graph: &Graph, op: &Op, read: &dyn Fn(ValueId) -> Vec<f32>) -> Vec
             None => layer_norm(&input(0), *eps, gamma, beta),
         },
         Kind::GroupNorm { eps, gamma, beta } => group_norm(&input(0), *eps, gamma, beta),
-        Kind::Attention { .. } => attention(&op.kind, out.rows, read),
+        Kind::Attention { .. } => attention(&op.kind, out.rows, 0.0, read),
         Kind::Activate(f) => input(0)
             .iter()
             .map(|x| f.eval(f64::from(*x)) as f32)

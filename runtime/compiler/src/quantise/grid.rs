@@ -277,18 +277,9 @@ fn matched<'r>(
     Ok(by_value)
 }
 
-/// The image: u8 − 128, so real = (u8/255 − mean)/std is (q − (255·mean − 128)) / (255·std).
+/// The image, whose zero points are not whole.
 fn image(n: &Normalisation) -> Grid {
-    let scales = n
-        .std
-        .iter()
-        .map(|s| 1.0 / (255.0 * f64::from(*s)))
-        .collect();
-    let zeros = n
-        .mean
-        .iter()
-        .map(|m| 255.0 * f64::from(*m) - 128.0)
-        .collect();
+    let [scales, zeros] = [0, 1].map(|which| n.integers().map(|colour| colour[which]).to_vec());
     Grid {
         dtype: DType::S8,
         min: -128,

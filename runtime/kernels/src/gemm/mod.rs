@@ -171,6 +171,14 @@ impl<'a> Gemm<'a> {
         self.n
     }
 
+    /// The weight of output `n` and input `k`; `None` past the last.
+    #[must_use]
+    pub fn weight(&self, n: usize, k: usize) -> Option<i8> {
+        let inside = n < self.n && k < self.k;
+        let index = inside.then(|| packed_index(n, k, padded_k(self.k)))?;
+        self.weights.get(index).copied()
+    }
+
     /// The packed weights.
     #[must_use]
     pub fn weights(&self) -> &'a [i8] {
