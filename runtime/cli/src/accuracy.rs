@@ -1,5 +1,9 @@
 //! `vitlet accuracy`: how often the plan is right on labelled photos, and how often it agrees with the f32 model.
 
+mod journal;
+mod report;
+mod tally;
+
 use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,21 +15,41 @@ use vitlet::{MAX_THREADS, Options, Plan, Preprocessor, Session};
 use crate::args::{CpuArgs, ModelArgs, at_least_one};
 use crate::dataset::{Dataset, open_image};
 use crate::failure::{OrInvalid as _, Outcome, invalid};
-use crate::output::{Out, Table};
+use crate::output::Out;
 use crate::progress::Progress;
+use journal::Journal;
+use tally::{Answer, ReferenceAnswer, Tally};
 
 const EXAMPLES: &str = "\
 Examples:
   vitlet accuracy -m model.vitlet --data val/
   vitlet accuracy -m model.vitlet --data val/ --reference model.onnx --limit 500
 
+  Which classes are taken for which? Can be stopped and called again.
+    vitlet accuracy -m model.vitlet --data val/ --confusion --resume val.jsonl
+
 The folder has one folder of photos per class, named as the plan's labels; or
 as many folders as there are classes, in their order, under other names. A
 photo that cannot be read is reported and left out, and the exit status is 1.
 
+ECE, the expected calibration error, is how far scores are from being
+probabilities: the mean of |share of right answers - mean score| over 15 bins of
+the best class's score, by their photos. 0 is best.
+
+--resume writes a line of JSON per photo to FILE:
+  {\"photo\",\"class\",\"top\":[class,..],\"score\",\"reference\":{\"class\",\"score\"}}
+after a first line with the SHA-256 of plan, photos and reference. If the file is
+there, its photos are not looked at again, and the result is that of a whole run;
+a file about another plan or other photos is refused.
+
 With --json, fractions of 1:
-  {\"images\",\"top1\",\"top5\",\"unreadable\",\"kernel\"}
-  with --reference also \"reference\":{\"top1\",\"agreement\"}";
+  {\"images\",\"top1\",\"top5\",\"ece\",\"unreadable\",\"kernel\",
+   \"classes\":[{\"class\",\"label\",\"images\",\"top1\",
+              \"confused_with\":{\"class\",\"label\",\"images\"} or null}]}
+  with --reference also \"reference\":{\"top1\",\"agreement\",\"ece\"}, and
+  \"reference_top1\" of each class
+  with --confusion also \"confusion\":[[images,..],..], a row for each true class,
+  in it a column for each answer";
 
 /// Photos are looked at by at most this many threads.
 const MAX_WORKERS: usize = 4 * MAX_THREADS;
@@ -45,6 +69,12 @@ pub(crate) struct Args {
     /// Use N photos only, spread evenly over the classes
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     limit: Option<usize>,
+    /// Show the confusion matrix
+    #[arg(long)]
+    confusion: bool,
+    /// Write each photo's result to FILE, and go on where an earlier run with FILE was stopped
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
     /// Photos looked at at the same time [default: as many as there are cores]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     threads: Option<usize>,
@@ -54,88 +84,122 @@ pub(crate) struct Args {
 
 #[derive(Serialize)]
 struct Record {
-    images: usize,
-    top1: f64,
-    top5: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reference: Option<ReferenceRecord>,
+    #[serde(flatten)]
+    tally: tally::Record,
     unreadable: usize,
     kernel: &'static str,
 }
 
-#[derive(Serialize)]
-struct ReferenceRecord {
-    top1: f64,
-    agreement: f64,
+/// A photo whose class is known.
+struct Photo<'a> {
+    class: usize,
+    path: &'a Path,
+    /// Its path inside the folder.
+    name: String,
 }
 
-/// What was counted.
-#[derive(Clone, Copy, Default)]
-struct Counts {
-    images: usize,
-    top1: usize,
-    top5: usize,
-    reference_top1: usize,
-    agreement: usize,
-    unreadable: usize,
+/// What a run is about.
+struct Source<'a> {
+    /// The plan's bytes.
+    plan: &'a [u8],
+    /// Of the plan.
+    classes: usize,
+    photos: &'a [Photo<'a>],
+    reference: Option<&'a Path>,
 }
 
 pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
     let model = args.model.load()?;
     let plan = model.plan().or_invalid()?;
-    let options = args.cpu.options(1);
     // Made here too, so that a wrong kernel is found before the folder is read.
     let kernel = args.cpu.session(&plan, 1)?.kernel().kernel;
     let dataset = Dataset::open(&args.data)?;
-    let classes = match_classes(&args.data, &dataset, &plan)?;
-    let photos = dataset.spread(args.limit.unwrap_or(usize::MAX));
+    let photos = photos(args, &dataset, &plan)?;
+    let reference = Reference::open(args, &plan)?;
+    let classes = plan.output().elements().unwrap_or_default();
+    let source = Source {
+        plan: model.bytes(),
+        classes,
+        photos: &photos,
+        reference: args.reference(),
+    };
+    let journal = args.resume.as_deref();
+    let journal = journal
+        .map(|path| Journal::open(path, &source))
+        .transpose()?;
+    let (journal, known) = journal.unzip();
+    let known = known.unwrap_or_else(|| vec![None; photos.len()]);
+    let tally = Work {
+        plan: &plan,
+        options: args.cpu.options(1),
+        photos: &photos,
+        progress: Progress::resumed(known.iter().flatten().count(), photos.len(), "accuracy"),
+        known,
+        journal,
+        reference: &reference,
+        next: AtomicUsize::new(0),
+    }
+    .run(args.threads)?;
+    anyhow::ensure!(
+        tally.images() > 0,
+        "{}: none of its photos can be read",
+        args.data.display()
+    );
+    let label = |class: usize| {
+        plan.label(class)
+            .map_or_else(|| class.to_string(), str::to_owned)
+    };
+    let record = Record {
+        tally: tally.record(&label, args.confusion.then_some(classes)),
+        unreadable: photos.len() - tally.images(),
+        kernel: kernel.name(),
+    };
+    out.record(&record)?;
+    tell(&record, &label, out)?;
+    Ok(Outcome::from_failures(record.unreadable))
+}
+
+/// The tables.
+fn tell(record: &Record, label: &dyn Fn(usize) -> String, out: &mut Out) -> anyhow::Result<()> {
+    out.line(report::summary(&record.tally, record.kernel))?;
+    let (classes, left_out) = report::classes(&record.tally);
+    out.line(format_args!("\n{classes}"))?;
+    if left_out > 0 {
+        out.line(format_args!(
+            "{left_out} more classes with a higher top-1; --json has all"
+        ))?;
+    }
+    if let Some(matrix) = &record.tally.confusion {
+        let confusion = report::confusion(&record.tally, matrix, label);
+        out.line(format_args!("\n{confusion}"))?;
+    }
+    Ok(())
+}
+
+/// The photos to look at.
+fn photos<'d>(
+    args: &Args,
+    dataset: &'d Dataset,
+    plan: &Plan<'_>,
+) -> anyhow::Result<Vec<Photo<'d>>> {
+    let classes = match_classes(&args.data, dataset, plan)?;
     if dataset.len() == 0 {
         return Err(invalid(format_args!(
             "{}: no .jpg, .jpeg or .png file in its class folders",
             args.data.display()
         )));
     }
-    let reference = Reference::open(args, &plan)?;
-    let work = Work {
-        plan: &plan,
-        options,
-        photos: photos
-            .iter()
-            .map(|&(folder, path)| (classes[folder], path))
-            .collect(),
-        reference: &reference,
-        next: AtomicUsize::new(0),
-        progress: Progress::new(photos.len(), "accuracy"),
+    let photo = |(folder, path): (usize, &'d Path)| Photo {
+        class: classes[folder],
+        path,
+        name: path
+            .strip_prefix(&args.data)
+            .unwrap_or(path)
+            .to_string_lossy()
+            .into_owned(),
     };
-    let workers = args
-        .threads
-        .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from))
-        .clamp(1, photos.len().min(MAX_WORKERS));
-    let counts = work.run_on(workers)?;
-    drop(work);
-    anyhow::ensure!(
-        counts.images > 0,
-        "{}: none of its photos can be read",
-        args.data.display()
-    );
-    let record = counts.record(reference.is_some(), kernel.name());
-    out.record(&record)?;
-    out.line(table(&record))?;
-    Ok(Outcome::from_failures(counts.unreadable))
-}
-
-fn table(record: &Record) -> Table {
-    let percent = |fraction: f64| format!("{:.2} %", fraction * 100.0);
-    let mut table = Table::default();
-    table.entry("photos", record.images);
-    table.entry("kernel", record.kernel);
-    table.entry("top-1", percent(record.top1));
-    table.entry("top-5", percent(record.top5));
-    if let Some(reference) = &record.reference {
-        table.entry("f32 top-1", percent(reference.top1));
-        table.entry("agreement", percent(reference.agreement));
-    }
-    table
+    let chosen = dataset.spread(args.limit.unwrap_or(usize::MAX));
+    Ok(chosen.into_iter().map(photo).collect())
 }
 
 /// The class of each folder: by name, or by order if no name is a label and the numbers are equal.
@@ -174,8 +238,10 @@ fn match_classes(path: &Path, dataset: &Dataset, plan: &Plan<'_>) -> anyhow::Res
 struct Work<'a> {
     plan: &'a Plan<'a>,
     options: Options,
-    /// Class and path.
-    photos: Vec<(usize, &'a Path)>,
+    photos: &'a [Photo<'a>],
+    /// What an earlier run found.
+    known: Vec<Option<Answer>>,
+    journal: Option<Journal>,
     reference: &'a Option<Reference>,
     /// The next photo nobody has taken.
     next: AtomicUsize,
@@ -183,22 +249,37 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Sums do not depend on who does what.
-    fn run_on(&self, workers: usize) -> anyhow::Result<Counts> {
+    /// Looks at all photos of which nothing is known, and counts all.
+    fn run(&self, threads: Option<usize>) -> anyhow::Result<Tally> {
+        let workers = threads
+            .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from))
+            .clamp(1, self.photos.len().min(MAX_WORKERS));
+        let mut answers = self.known.clone();
         thread::scope(|scope| {
-            let handles: Vec<_> = (0..workers).map(|_| scope.spawn(|| self.run())).collect();
-            let mut sum = Counts::default();
+            let worker = |_| scope.spawn(|| self.work());
+            let handles: Vec<_> = (0..workers).map(worker).collect();
             for handle in handles {
-                let counts = handle
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-                sum.add(&counts);
+                let found = handle.join();
+                for (index, answer) in
+                    found.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?
+                {
+                    answers[index] = Some(answer);
+                }
             }
-            Ok(sum)
-        })
+            Ok::<_, anyhow::Error>(())
+        })?;
+        // In the photos' order, whoever looked at them when: sums of scores depend on it.
+        let mut tally = Tally::default();
+        for (photo, answer) in self.photos.iter().zip(&answers) {
+            answer
+                .iter()
+                .for_each(|answer| tally.add(photo.class, answer));
+        }
+        Ok(tally)
     }
 
-    fn run(&self) -> anyhow::Result<Counts> {
+    /// Photos by index, with what is said of them.
+    fn work(&self) -> anyhow::Result<Vec<(usize, Answer)>> {
         let mut session = Session::new(self.plan, &self.options)?;
         let mut preprocessor = Preprocessor::new(self.plan.preprocess());
         let float = self
@@ -206,27 +287,54 @@ impl Work<'_> {
             .as_ref()
             .map(Reference::classifier)
             .transpose()?;
-        let mut counts = Counts::default();
-        while let Some(&(class, path)) = self.photos.get(self.next.fetch_add(1, Ordering::Relaxed))
-        {
-            match open_image(path, &mut preprocessor) {
+        let mut answers = vec![];
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some((photo, known)) = self.photos.get(index).zip(self.known.get(index)) else {
+                return Ok(answers);
+            };
+            if known.is_some() {
+                continue;
+            }
+            match open_image(photo.path, &mut preprocessor) {
                 Ok(image) => {
                     session.run(&image)?;
-                    let top: Vec<usize> = session.top(5).iter().map(|class| class.index).collect();
-                    counts.count(class, &top);
-                    if let Some(float) = &float {
-                        counts.count_reference(class, &top, best(&float.logits(&image)?));
+                    let float = float.as_ref().map(|float| float.logits(&image));
+                    let answer = answer(&session, float.transpose()?.as_deref());
+                    if let Some(journal) = &self.journal {
+                        journal.append(photo, &answer)?;
                     }
+                    answers.push((index, answer));
                 }
-                Err(error) => {
-                    counts.unreadable += 1;
-                    self.progress.report(&error);
-                }
+                Err(error) => self.progress.report(&error),
             }
             self.progress.step();
         }
-        Ok(counts)
     }
+}
+
+/// What the session says of the photo it ran last, and what the f32 model's logits say.
+fn answer(session: &Session<'_>, float: Option<&[f32]>) -> Answer {
+    let top = session.top(5);
+    let reference = float.and_then(|logits| {
+        let class = best(logits)?;
+        let score = score(logits, class);
+        Some(ReferenceAnswer { class, score })
+    });
+    Answer {
+        score: top.first().map_or(0.0, |class| class.score),
+        top: top.iter().map(|class| class.index).collect(),
+        reference,
+    }
+}
+
+/// A class's share of the softmax.
+fn score(logits: &[f32], class: usize) -> f32 {
+    let of_class = f64::from(logits[class]);
+    let others = logits
+        .iter()
+        .map(|logit| (f64::from(*logit) - of_class).exp());
+    (1.0 / others.sum::<f64>()) as f32
 }
 
 /// The index of the largest value; of equals, the smallest index.
@@ -238,40 +346,13 @@ pub(crate) fn best(logits: &[f32]) -> Option<usize> {
     })
 }
 
-impl Counts {
-    fn count(&mut self, class: usize, top: &[usize]) {
-        self.images += 1;
-        self.top1 += usize::from(top.first() == Some(&class));
-        self.top5 += usize::from(top.contains(&class));
-    }
-
-    fn count_reference(&mut self, class: usize, top: &[usize], best: Option<usize>) {
-        self.reference_top1 += usize::from(best == Some(class));
-        self.agreement += usize::from(best.is_some() && best == top.first().copied());
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.images += other.images;
-        self.top1 += other.top1;
-        self.top5 += other.top5;
-        self.reference_top1 += other.reference_top1;
-        self.agreement += other.agreement;
-        self.unreadable += other.unreadable;
-    }
-
-    fn record(&self, with_reference: bool, kernel: &'static str) -> Record {
-        let fraction = |count: usize| count as f64 / self.images as f64;
-        Record {
-            images: self.images,
-            top1: fraction(self.top1),
-            top5: fraction(self.top5),
-            reference: with_reference.then(|| ReferenceRecord {
-                top1: fraction(self.reference_top1),
-                agreement: fraction(self.agreement),
-            }),
-            unreadable: self.unreadable,
-            kernel,
-        }
+impl Args {
+    /// The f32 model's file.
+    fn reference(&self) -> Option<&Path> {
+        #[cfg(feature = "compiler")]
+        return self.reference.as_deref();
+        #[cfg(not(feature = "compiler"))]
+        return None;
     }
 }
 
@@ -343,17 +424,11 @@ mod tests {
     }
 
     #[test]
-    fn fractions() {
-        let mut counts = Counts::default();
-        counts.count(3, &[3, 1, 2]);
-        counts.count_reference(3, &[3, 1, 2], Some(1));
-        counts.count(2, &[3, 1, 2]);
-        counts.count_reference(2, &[3, 1, 2], Some(3));
-        let record = counts.record(true, "scalar");
-        assert_eq!((record.images, record.top1, record.top5), (2, 0.5, 1.0));
-        let reference = record
-            .reference
-            .map(|reference| (reference.top1, reference.agreement));
-        assert_eq!(reference, Some((0.0, 0.5)));
+    fn scores_are_shares() {
+        let logits = [1.0, 3.0, -2.0];
+        let total: f32 = (0..3).map(|class| score(&logits, class)).sum();
+        assert!((total - 1.0).abs() < 1e-6);
+        assert!((score(&logits, 1) / score(&logits, 0) - 2f32.exp()).abs() < 1e-5);
+        assert_eq!(score(&[1e9, -1e9], 0), 1.0);
     }
 }

@@ -17,6 +17,14 @@ impl Progress {
         Self(bar)
     }
 
+    /// A bar of whose steps some were taken long ago: they do not count when the time that is left is guessed.
+    pub(crate) fn resumed(done: usize, len: usize, what: &'static str) -> Self {
+        let progress = Self::new(len, what);
+        progress.0.set_position(done as u64);
+        progress.0.reset_eta();
+        progress
+    }
+
     pub(crate) fn step(&self) {
         self.0.inc(1);
     }

@@ -87,13 +87,29 @@ fn compiled_plans_run_and_agree_with_the_model() {
 
     let accuracy = "accuracy -m out.vitlet --data calib --reference tiny.onnx --json";
     let record = sandbox.run(accuracy).succeeded().record();
-    assert_eq!(fields(&record["reference"]), ["agreement", "top1"]);
+    assert_eq!(fields(&record["reference"]), ["agreement", "ece", "top1"]);
     assert_eq!(record["images"], 20);
+    for class in record["classes"].as_array().unwrap() {
+        let top1 = class["reference_top1"].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&top1));
+    }
     let alone = sandbox
         .run(&format!("{accuracy} --threads 1"))
         .succeeded()
         .record();
     assert_eq!(alone, record);
+
+    // The first half of a run, and then the whole.
+    let resume = format!("{accuracy} --resume seen.jsonl");
+    assert_eq!(sandbox.run(&resume).succeeded().record(), record);
+    let seen = fs::read_to_string(sandbox.path("seen.jsonl")).unwrap();
+    sandbox.write("seen.jsonl", &seen.as_bytes()[..seen.len() / 2]);
+    assert_eq!(sandbox.run(&resume).succeeded().record(), record);
+    let alone = resume.replace("--reference tiny.onnx", "");
+    sandbox.run(&alone).failed(
+        2,
+        &["seen.jsonl: is about another --reference", "now it is none"],
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod accuracy;
 #[cfg(feature = "compiler")]
 mod compare;
 #[cfg(feature = "compiler")]

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use vitlet_plan::testing::tiny_plan;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_vitlet");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_vitlet");
 
 /// A folder that is removed afterwards, with the tiny plan in it as `tiny.vitlet`.
 pub(crate) struct Sandbox {
