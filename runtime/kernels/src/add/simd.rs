@@ -85,7 +85,7 @@ impl Vectorised for Add<'_> {
         if self.channels < NR {
             return self.run_scalar(rows, (a, b), out, scratch);
         }
-        let target = Target::new(&self.output, out);
+        let target = Target::new(isa, &self.output, || false, out);
         for group in row_groups(rows.len(), self.channels) {
             let first = group.start * self.channels;
             let group = Group {

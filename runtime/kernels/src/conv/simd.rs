@@ -25,7 +25,12 @@ impl Vectorised for Conv<'_> {
         let (patches, rest) = carve::<i8>(scratch, I::GROUP * stride)?;
         let packing = Packing::new::<I>(k, rest)?;
         patches.fill(0);
-        let target = Target::new(&self.gemm.requantise.output, out);
+        let target = Target::new(
+            isa,
+            &self.gemm.requantise.output,
+            || self.gemm.fits_i16(),
+            out,
+        );
         let in_place = self.shape.is_pointwise() && k == stride;
         let (mut pixel, end) = (rows.start * width, rows.end * width);
         while pixel < end {

@@ -32,7 +32,7 @@ impl<'a> Depthwise<'a> {
     ) -> Result<Self, ParamError> {
         let depthwise = Self::new_verified(shape, weights, pad, requantise)?;
         values("weights", "at least -127", weights, |w| w != i8::MIN)?;
-        requantise.check_reach((shape.taps() as u64).saturating_mul(127 * 128))?;
+        requantise.check_reach(depthwise.reach())?;
         Ok(depthwise)
     }
 
@@ -69,6 +69,16 @@ impl<'a> Depthwise<'a> {
             pad,
             requantise,
         })
+    }
+
+    /// Largest magnitude of an accumulator without bias.
+    fn reach(&self) -> u64 {
+        (self.shape.taps() as u64).saturating_mul(127 * 128)
+    }
+
+    /// See [`Requantise::fits_i16`].
+    fn fits_i16(&self) -> bool {
+        self.requantise.fits_i16(self.reach(), self.pad.len())
     }
 
     /// Pixel rows of the output.

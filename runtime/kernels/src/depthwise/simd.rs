@@ -57,7 +57,7 @@ impl Vectorised for Depthwise<'_> {
         let buffers = Buffers {
             x,
             pad_row,
-            target: Target::new(&self.requantise.output, out),
+            target: Target::new(isa, &self.requantise.output, || self.fits_i16(), out),
         };
         let row_len = self.shape.out_row_len();
         let mut oy = rows.start;

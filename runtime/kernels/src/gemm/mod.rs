@@ -146,8 +146,17 @@ impl<'a> Gemm<'a> {
 
     /// Accumulators stay in bounds for inputs of magnitude up to `input`.
     pub(crate) fn check_reach(&self, input: u64) -> Result<(), ParamError> {
-        let products = (self.k as u64).saturating_mul(127).saturating_mul(input);
-        self.requantise.check_reach(products)
+        self.requantise.check_reach(self.reach(input))
+    }
+
+    /// Largest magnitude of an accumulator without bias, for inputs of magnitude up to `input`.
+    fn reach(&self, input: u64) -> u64 {
+        (self.k as u64).saturating_mul(127).saturating_mul(input)
+    }
+
+    /// See [`Requantise::fits_i16`].
+    pub(crate) fn fits_i16(&self) -> bool {
+        self.requantise.fits_i16(self.reach(128), self.n)
     }
 
     /// Bytes of the joined panels if an operation may keep them in scratch, else 0.

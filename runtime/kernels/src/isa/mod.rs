@@ -42,6 +42,8 @@ pub(crate) trait Isa: Copy {
     type I32: Copy;
     /// 8 × f32.
     type F32: Copy;
+    /// What [`Isa::round_offset`] adds.
+    type Offset: Copy;
     /// Depthwise weights of 16 channels.
     type Taps: Copy;
     /// A column of a 3×3 depthwise window: three rows of 16 channels, or with two `LINES` four rows of 8.
@@ -54,6 +56,8 @@ pub(crate) trait Isa: Copy {
     const ROWS: usize;
     /// Whether `tile_wide` is better than a tile of all rows.
     const WIDE: bool = false;
+    /// Whether `round_offset` is for sums below 2¹⁵ and even offsets only, and there is something to be had from `round_near`.
+    const ROUNDS_BY_ADDING: bool = false;
 
     /// Whether the GEMM packs rows, [`GROUP`] at a time, for `tile_packed`.
     const PACKED: bool = false;
@@ -181,6 +185,15 @@ pub(crate) trait Isa: Copy {
     fn round_i32(self, a: Self::F32) -> Self::I32;
     /// `sat16(round(a))` for |a| < 2³¹.
     fn round_sat16(self, a: Self::F32) -> Self::I16;
+    /// `round(a)` for |a| < 2¹⁵ − 1.
+    #[inline(always)]
+    fn round_near(self, a: Self::F32) -> Self::I16 {
+        self.round_sat16(a)
+    }
+    /// `by` for `round_offset`.
+    fn offset(self, by: i16) -> Self::Offset;
+    /// `sat16(sat16(round(a)) + by)` for |a| < 2³¹; see [`Isa::ROUNDS_BY_ADDING`].
+    fn round_offset(self, a: Self::F32, by: Self::Offset) -> Self::I16;
     /// `round(a)` for a ≤ 0, but if that is below `floor` any value of at most `floor` that [`Isa::shift_round_i16`] takes.
     fn round_floored(self, a: Self::F32, floor: i16) -> Self::I16;
 

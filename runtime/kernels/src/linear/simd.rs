@@ -32,7 +32,12 @@ impl Vectorised for Linear<'_> {
         let (padded, rest) = carve::<i8>(scratch, copies)?;
         let packing = Packing::joining(isa, &self.gemm, rows.len(), rest)?;
         padded.fill(0);
-        let target = Target::new(&self.gemm.requantise.output, out);
+        let target = Target::new(
+            isa,
+            &self.gemm.requantise.output,
+            || self.gemm.fits_i16(),
+            out,
+        );
         let at_once = if k == stride {
             IN_PLACE / I::GROUP * I::GROUP
         } else {

@@ -21,7 +21,7 @@ impl Vectorised for Mul<'_> {
         if self.channels < NR {
             return self.run_scalar(rows, operands, out, scratch);
         }
-        let target = Target::new(&self.output, out);
+        let target = Target::new(isa, &self.output, || false, out);
         for group in row_groups(rows.len(), self.channels) {
             let first = group.start * self.channels;
             let count = group.len() * self.channels;

@@ -10,6 +10,8 @@ pub(crate) trait Lanes: Copy {
     type I32: Copy;
     /// f32.
     type F32: Copy;
+    /// What `round_offset` adds.
+    type Offset: Copy;
 
     fn splat_i16(self, v: i16) -> Self::I16;
     fn splat_f32(self, v: f32) -> Self::F32;
@@ -21,6 +23,9 @@ pub(crate) trait Lanes: Copy {
     fn max_f32(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn round_i32(self, a: Self::F32) -> Self::I32;
     fn round_sat16(self, a: Self::F32) -> Self::I16;
+    fn round_near(self, a: Self::F32) -> Self::I16;
+    fn offset(self, by: i16) -> Self::Offset;
+    fn round_offset(self, a: Self::F32, by: Self::Offset) -> Self::I16;
 
     /// # Safety
     /// `p` is valid for reading an element for each lane.
@@ -61,6 +66,7 @@ impl<I: Isa> Lanes for I {
     type I16 = I::I16;
     type I32 = I::I32;
     type F32 = I::F32;
+    type Offset = I::Offset;
 
     same! {
         fn splat_i16(v: i16) -> I::I16;
@@ -73,6 +79,9 @@ impl<I: Isa> Lanes for I {
         fn max_f32(a: I::F32, b: I::F32) -> I::F32;
         fn round_i32(a: I::F32) -> I::I32;
         fn round_sat16(a: I::F32) -> I::I16;
+        fn round_near(a: I::F32) -> I::I16;
+        fn offset(by: i16) -> I::Offset;
+        fn round_offset(a: I::F32, by: I::Offset) -> I::I16;
     }
     same! {
         unsafe fn load_i16(p: *const i16) -> I::I16;

@@ -5,7 +5,7 @@ use super::{Out, Output, Requantise};
 /// Largest magnitude that `round` returns.
 pub(crate) const ROUND_MAX: f32 = 4_194_303.0;
 /// 1.5·2²³: adding it leaves no fraction bits, and the addition rounds ties to even.
-const MAGIC: f32 = 12_582_912.0;
+pub(crate) const MAGIC: f32 = 12_582_912.0;
 
 /// To the nearest integer, ties to even, clamped to ±(2²²−1).
 #[inline]

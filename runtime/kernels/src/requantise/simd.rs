@@ -125,9 +125,20 @@ pub(crate) struct ToS8 {
     min: i16,
 }
 
-/// [`Output::S8`] with min −128, which `sat8` brings about.
+/// [`Output::S8`] with min −128, which `sat8` brings about, and a zero point that [`Isa::round_offset`] takes.
 #[derive(Clone, Copy)]
 pub(crate) struct ToWholeS8 {
+    y: *mut i8,
+    zero_point: i16,
+}
+
+/// As [`ToWholeS8`] for any min.
+#[derive(Clone, Copy)]
+pub(crate) struct ToClampedS8(ToS8);
+
+/// [`Output::S8`] with min −128 for any zero point, if no value reaches 2¹⁵.
+#[derive(Clone, Copy)]
+pub(crate) struct ToNearS8 {
     y: *mut i8,
     zero_point: i16,
 }
@@ -228,9 +239,17 @@ form!(ToS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x| {
     let (zero_point, min) = (isa.splat_i16(self.zero_point), isa.splat_i16(self.min));
 } quantise8(isa, x, zero_point, min), |q, y| isa.store_sat8(y, q), split_i16);
 
-form!(ToWholeS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x| {
+form!(ToClampedS8, i8, |self| self.0.y, |y| Self(ToS8 { y, ..self.0 }), |isa, x| {
+    let (zero_point, min) = (isa.offset(self.0.zero_point), isa.splat_i16(self.0.min));
+} isa.max_i16(isa.round_offset(x, zero_point), min), |q, y| isa.store_sat8(y, q), split_i16);
+
+form!(ToNearS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x| {
     let zero_point = isa.splat_i16(self.zero_point);
-} isa.add_sat_i16(isa.round_sat16(x), zero_point), |q, y| isa.store_sat8(y, q), split_i16);
+} isa.add_sat_i16(isa.round_near(x), zero_point), |q, y| isa.store_sat8(y, q), split_i16);
+
+form!(ToWholeS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x| {
+    let zero_point = isa.offset(self.zero_point);
+} isa.round_offset(x, zero_point), |q, y| isa.store_sat8(y, q), split_i16);
 
 form!(ToS16, i16, |self| self.0, |y| Self(y), |isa, x| {} isa.round_sat16(x), |q, y| isa.store_i16(y, q), split_i16);
 
@@ -246,6 +265,8 @@ form!(ToS32, i32, |self| self.0, |y| Self(y), |isa, x| {
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
     S8(ToS8),
+    ClampedS8(ToClampedS8),
+    NearS8(ToNearS8),
     WholeS8(ToWholeS8),
     S16(ToS16),
     S16Add(AddToS16),
@@ -257,6 +278,8 @@ macro_rules! with_form {
     ($target:expr, $form:ident => $body:expr) => {
         match $target {
             Target::S8($form) => $body,
+            Target::ClampedS8($form) => $body,
+            Target::NearS8($form) => $body,
             Target::WholeS8($form) => $body,
             Target::S16($form) => $body,
             Target::S16Add($form) => $body,
@@ -267,8 +290,13 @@ macro_rules! with_form {
 pub(crate) use with_form;
 
 impl Target {
-    /// `out` has passed `check_out`.
-    pub(crate) fn new(output: &Output<'_>, out: &mut Out<'_>) -> Self {
+    /// `out` has passed `check_out`; `fits` says whether all values, zero point included, are below 2¹⁵.
+    pub(crate) fn new<I: Isa>(
+        _: I,
+        output: &Output<'_>,
+        fits: impl FnOnce() -> bool,
+        out: &mut Out<'_>,
+    ) -> Self {
         let (zero_point, min) = match *output {
             Output::S8 {
                 zero_point, min, ..
@@ -278,10 +306,15 @@ impl Target {
         match out {
             Out::S8(y) => {
                 let y = y.as_mut_ptr();
-                if min == i16::from(i8::MIN) {
-                    Self::WholeS8(ToWholeS8 { y, zero_point })
-                } else {
-                    Self::S8(ToS8 { y, zero_point, min })
+                let fits = I::ROUNDS_BY_ADDING && fits();
+                let offset = !I::ROUNDS_BY_ADDING || fits && zero_point % 2 == 0;
+                let whole = min == i16::from(i8::MIN);
+                let any = ToS8 { y, zero_point, min };
+                match (whole, offset) {
+                    (true, true) => Self::WholeS8(ToWholeS8 { y, zero_point }),
+                    (true, false) if fits => Self::NearS8(ToNearS8 { y, zero_point }),
+                    (false, true) if fits => Self::ClampedS8(ToClampedS8(any)),
+                    _ => Self::S8(any),
                 }
             }
             Out::S16(y) => Self::S16(ToS16(y.as_mut_ptr())),
@@ -303,7 +336,10 @@ impl Target {
         count: usize,
     ) {
         if let (
-            Self::S8(ToS8 { y, .. }) | Self::WholeS8(ToWholeS8 { y, .. }),
+            Self::S8(ToS8 { y, .. })
+            | Self::ClampedS8(ToClampedS8(ToS8 { y, .. }))
+            | Self::NearS8(ToNearS8 { y, .. })
+            | Self::WholeS8(ToWholeS8 { y, .. }),
             Output::S8 {
                 table: Some(table), ..
             },

@@ -3,22 +3,44 @@
 use proptest::prelude::*;
 use vitlet_kernels::{Kernel, Linear, Out, PoolLinear, SizeError};
 
-use crate::data::{FILLS, FORMS, Fill, Form, Matrix, Source, compare};
+use crate::data::{Epilogue, FILLS, FORMS, Fill, Form, Matrix, Source, compare};
 
 fn linear(rows: usize, k: usize, n: usize, form: Form, fill: Fill, gain: i32, seed: u64) {
     let mut source = Source(seed);
     let matrix = Matrix::new(&mut source, k, n, fill, gain);
-    let linear = Linear::new(rows, matrix.gemm(form)).unwrap();
     let x = source.tensor(rows * k, -128, 127, fill);
     let what = format!("linear {rows}x{k}x{n} {form:?} {fill:?} gain {gain}");
+    compare_linear(&what, rows, &matrix, form, &x);
+}
+
+fn compare_linear(what: &str, rows: usize, matrix: &Matrix, form: Form, x: &[i8]) {
+    let linear = Linear::new(rows, matrix.gemm(form)).unwrap();
+    let n = matrix.n;
     compare(
-        &what,
+        what,
         form,
         rows,
         n,
         linear.scratch_len(),
-        |kernel, rows, out, scratch| linear.run(kernel, rows, &x, out, scratch),
+        |kernel, rows, out, scratch| linear.run(kernel, rows, x, out, scratch),
     );
+}
+
+/// Some kernels round and add the zero point in one.
+#[test]
+fn ties_stay_even_before_the_zero_point() {
+    let mut source = Source(6);
+    let (rows, k, n) = (29, 16, 16);
+    for min in [-128, -127] {
+        for zero_point in [-128, -127, -2, -1, 0, 1, 2, 3, 126, 127] {
+            let mut matrix = Matrix::new(&mut source, k, n, Fill::Random, 7);
+            matrix.packed = source.tensor(n * k, -1, 1, Fill::Random);
+            matrix.epilogue = Epilogue::halving(n, zero_point, min);
+            let x = source.tensor(rows * k, -128, 127, Fill::Random);
+            let what = format!("halves, zero point {zero_point}, minimum {min}");
+            compare_linear(&what, rows, &matrix, Form::S8, &x);
+        }
+    }
 }
 
 #[test]

@@ -42,6 +42,7 @@ macro_rules! avx2 {
             type I16 = __m128i;
             type I32 = __m256i;
             type F32 = __m256;
+            type Offset = __m128i;
             /// Widened to 16 × i16.
             type Taps = __m256i;
             type Column = $own::Column;
@@ -128,6 +129,11 @@ macro_rules! avx2 {
                 }
             }
 
+            #[inline(always)]
+            fn round_offset(self, a: __m256, by: __m128i) -> __m128i {
+                self.add_sat_i16(self.round_sat16(a), by)
+            }
+
             avx2_ops! {
                 fn round_floored(a: __m256, floor: i16) -> __m128i {
                     let r = _mm256_cvtps_epi32(_mm256_max_ps(a, _mm256_set1_ps(f32::from(floor))));
@@ -187,6 +193,7 @@ macro_rules! avx2 {
                 fn min_f32(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
                 fn max_f32(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
                 fn round_i32(a: __m256) -> __m256i { _mm256_cvtps_epi32(a) }
+                fn offset(by: i16) -> __m128i { _mm_set1_epi16(by) }
                 fn round_sat16(a: __m256) -> __m128i {
                     let r = _mm256_cvtps_epi32(a);
                     _mm_packs_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256::<1>(r))

@@ -30,9 +30,20 @@ impl Lanes for Lanes32 {
     type I16 = __m512i;
     type I32 = [__m512i; 2];
     type F32 = [__m512; 2];
+    type Offset = __m512i;
+
+    #[inline(always)]
+    fn round_near(self, a: [__m512; 2]) -> __m512i {
+        self.round_sat16(a)
+    }
+    #[inline(always)]
+    fn round_offset(self, a: [__m512; 2], by: __m512i) -> __m512i {
+        self.add_sat_i16(self.round_sat16(a), by)
+    }
 
     avx512_ops! {
         fn splat_i16(v: i16) -> __m512i { _mm512_set1_epi16(v) }
+        fn offset(by: i16) -> __m512i { _mm512_set1_epi16(by) }
         fn splat_f32(v: f32) -> [__m512; 2] { [_mm512_set1_ps(v); 2] }
         fn add_sat_i16(a: __m512i, b: __m512i) -> __m512i { _mm512_adds_epi16(a, b) }
         fn max_i16(a: __m512i, b: __m512i) -> __m512i { _mm512_max_epi16(a, b) }
@@ -77,9 +88,20 @@ impl Lanes for Lanes16 {
     type I16 = __m256i;
     type I32 = __m512i;
     type F32 = __m512;
+    type Offset = __m256i;
+
+    #[inline(always)]
+    fn round_near(self, a: __m512) -> __m256i {
+        self.round_sat16(a)
+    }
+    #[inline(always)]
+    fn round_offset(self, a: __m512, by: __m256i) -> __m256i {
+        self.add_sat_i16(self.round_sat16(a), by)
+    }
 
     avx512_ops! {
         fn splat_i16(v: i16) -> __m256i { _mm256_set1_epi16(v) }
+        fn offset(by: i16) -> __m256i { _mm256_set1_epi16(by) }
         fn splat_f32(v: f32) -> __m512 { _mm512_set1_ps(v) }
         fn add_sat_i16(a: __m256i, b: __m256i) -> __m256i { _mm256_adds_epi16(a, b) }
         fn max_i16(a: __m256i, b: __m256i) -> __m256i { _mm256_max_epi16(a, b) }

@@ -18,6 +18,7 @@ use self::tile::{tile, tile_ragged, tile_steps};
 use self::weigh::weigh;
 use super::{Isa, Routine, neon, neon_dotprod, neon_i8mm};
 use crate::gemm::GROUP;
+use crate::requantise::scalar::MAGIC;
 use crate::{Neon, NeonDotprod, NeonI8mm};
 
 /// 8 lanes in two registers.
@@ -45,11 +46,13 @@ macro_rules! neon {
             type I16 = int16x8_t;
             type I32 = Pair<int32x4_t>;
             type F32 = Pair<float32x4_t>;
+            type Offset = float32x4_t;
             type Taps = int8x16_t;
             type Column = $own::Column;
             type Window = $own::Window;
             const LINES: usize = $own::LINES;
             const ROWS: usize = $rows;
+            const ROUNDS_BY_ADDING: bool = true;
 
             #[inline(always)]
             fn call<R: Routine>(self, routine: R) -> R::Output {
@@ -215,6 +218,17 @@ macro_rules! neon {
                 fn round_i32(a: Pair<float32x4_t>) -> Pair<int32x4_t> { Pair(vcvtnq_s32_f32(a.0), vcvtnq_s32_f32(a.1)) }
                 fn round_sat16(a: Pair<float32x4_t>) -> int16x8_t {
                     vqmovn_high_s32(vqmovn_s32(vcvtnq_s32_f32(a.0)), vcvtnq_s32_f32(a.1))
+                }
+                fn round_near(a: Pair<float32x4_t>) -> int16x8_t {
+                    let rounded = [vcvtnq_s32_f32(a.0), vcvtnq_s32_f32(a.1)];
+                    vuzp1q_s16(vreinterpretq_s16_s32(rounded[0]), vreinterpretq_s16_s32(rounded[1]))
+                }
+                // As the reference rounds: no fraction bits are left, ties go to even if the offset is even, and the lower half of the sum is the integer
+                // (XNNPACK's requantisation with a "magic bias").
+                fn offset(by: i16) -> float32x4_t { vdupq_n_f32(MAGIC + f32::from(by)) }
+                fn round_offset(a: Pair<float32x4_t>, by: float32x4_t) -> int16x8_t {
+                    let sums = [vaddq_f32(a.0, by), vaddq_f32(a.1, by)];
+                    vuzp1q_s16(vreinterpretq_s16_f32(sums[0]), vreinterpretq_s16_f32(sums[1]))
                 }
             }
 
