@@ -337,7 +337,7 @@ fn inspect() {
         "dwconv",
         "logits",
         "class 9",
-        "short-side:18",
+        "preprocessing  short-side:18 then centre crop to 16x16, bilinear with antialias, mean 0.485,0.456,0.406, std 0.229,0.224,0.225\n",
         "6 scales",
         "tokens (part of ",
     ] {

@@ -1,9 +1,10 @@
-"""Writes the golden images of tests/pillow.rs: what Pillow makes of synthetic frames.
+"""Writes the golden images of tests/pillow.rs: what Pillow makes of synthetic frames and of photos.
 
 Made with Pillow 11.3.0 (see PILLOW below); run `python3 generate.py` in this folder to write them again.
 Pillow 13.0.0 gives the same bytes except for some frames whose height shrinks more than their width: there it makes the
 vertical pass first, and rounding between the passes falls differently (the `mixed` case).
-The frames come from the formula in `frame`, which tests/pillow.rs repeats, so only Pillow's output is stored.
+Synthetic frames come from the formula in `frame`, which tests/pillow.rs repeats, so only Pillow's output is stored. Of photos the
+pixels are stored too, as Pillow decodes them: JPEG decoders differ, and this is about what comes after them.
 Geometry is torchvision's, restated in `short_side` so that torchvision need not be installed.
 """
 
@@ -30,6 +31,13 @@ CASES = [
     ("line", 90, 1, 24, 8, 0),
 ]
 
+# name, file in models/samples, frame width and height (the photo's centre, its pixels untouched), the rest as in CASES
+PHOTOS = [
+    ("photo", "glass102.jpg", 160, 120, 64, 64, 0),
+    ("photo-crop", "metal120.jpg", 160, 120, 48, 48, 54),
+    ("photo-up", "paper13.jpg", 59, 83, 96, 100, 0),
+]
+
 
 def frame(width, height):
     """Gradients, stripes and noise, 8-bit arithmetic only."""
@@ -44,21 +52,30 @@ def frame(width, height):
 
 
 def short_side(image, size, width, height, resample):
-    """torchvision.transforms.functional.resize(size) and center_crop((height, width)) on a PIL image."""
+    """torchvision.transforms.functional.resize(size) and center_crop on a PIL image."""
     w, h = image.size
     short, long = min(w, h), max(w, h)
     new_long = int(size * long / short)
     resized = image.resize((size, new_long) if w <= h else (new_long, size), resample)
-    top = int(round((resized.height - height) / 2.0))
-    left = int(round((resized.width - width) / 2.0))
-    return resized.crop((left, top, left + width, top + height))
+    return centre(resized, width, height)
+
+
+def centre(image, width, height):
+    """torchvision.transforms.functional.center_crop((height, width)) on a PIL image."""
+    top = int(round((image.height - height) / 2.0))
+    left = int(round((image.width - width) / 2.0))
+    return image.crop((left, top, left + width, top + height))
 
 
 def main():
     assert PIL.__version__ == PILLOW, f"these goldens are Pillow {PILLOW}'s, this is {PIL.__version__}"
     folder = pathlib.Path(__file__).parent
-    for name, frame_w, frame_h, width, height, short in CASES:
-        image = Image.fromarray(frame(frame_w, frame_h))
+    images = [(name, Image.fromarray(frame(w, h)), rest) for name, w, h, *rest in CASES]
+    for name, file, w, h, *rest in PHOTOS:
+        image = centre(Image.open(folder / "../../../../models/samples" / file).convert("RGB"), w, h)
+        (folder / f"{name}-frame.rgb").write_bytes(image.tobytes())
+        images.append((name, image, rest))
+    for name, image, (width, height, short) in images:
         for filter_name, resample in FILTERS.items():
             if short:
                 out = short_side(image, short, width, height, resample)
