@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use vitlet::Photo;
-use vitlet_compiler::{Calibrator, Model, Normalisation, Options, Ranges};
+use vitlet_compiler::{Calibration, Method, Model, Normalisation, Options, Ranges};
 use vitlet_plan::AlignedBytes;
 use vitlet_preprocess::{Frame, Interpolation, PixelFormat, Preprocess, Resize};
 
@@ -207,7 +207,11 @@ fn squash([height, width]: [usize; 2]) -> Result<Preprocess> {
 /// # Errors
 /// When the model cannot run.
 pub fn calibrate(model: &Model, images: &[Vec<u8>]) -> Result<Ranges> {
-    let mut calibrator: Calibrator<'_> = model.calibrator(&Normalisation::IMAGENET)?;
+    let mut calibrator = model.calibrator(&Calibration {
+        normalisation: Normalisation::IMAGENET,
+        preprocess: squash(model.image_size())?,
+        method: Method::Mse,
+    })?;
     for image in images {
         calibrator.add(image)?;
     }

@@ -1,12 +1,13 @@
 //! `vitlet compile`: an ONNX model to a plan. Every path is checked before the long work, and everything used is printed, defaults too.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::Serialize;
 use vitlet::{Interpolation, Plan, Preprocess, Preprocessor, Resize};
-use vitlet_compiler::{CompileError, Model, Normalisation, Options, Ranges};
+use vitlet_compiler::{Calibration, CompileError, Method, Model, Normalisation, Options, Ranges};
 
 use crate::args::at_least_one;
 use crate::bench::noise;
@@ -50,6 +51,16 @@ pub(crate) struct Args {
     /// Calibrate on N photos, spread evenly over the classes
     #[arg(long, value_name = "N", default_value = "64", value_parser = at_least_one())]
     calib_count: usize,
+    /// How 8-bit ranges follow from what calibration sees: minmax (all of it), percentile[:P] (P percent at either end, 99.99),
+    /// mse (least squared error), entropy (least information lost, as TensorRT does), auto (of these, what does best for each
+    /// tensor on every fourth photo, which is held out); naive also gives up scales per channel and head, to show their worth
+    #[arg(
+        long,
+        value_name = "METHOD",
+        default_value = "mse",
+        conflicts_with = "ranges"
+    )]
+    method: Method,
     /// The labels, one a line [default: the sorted folder names of --calib]
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -95,6 +106,42 @@ struct CalibrationRecord {
     images: u32,
     skipped: usize,
     ranges: Option<String>,
+    /// Null in ranges that do not say.
+    method: Option<String>,
+    /// How many activations have their range by which method.
+    chosen: BTreeMap<String, usize>,
+}
+
+impl CalibrationRecord {
+    fn new(ranges: &Ranges, skipped: usize, file: Option<&Path>) -> Self {
+        Self {
+            images: ranges.images(),
+            skipped,
+            ranges: file.map(|path| path.display().to_string()),
+            method: ranges.method().map(|method| method.to_string()),
+            chosen: ranges.chosen(),
+        }
+    }
+
+    /// The method, and what it chose if it chose between others.
+    fn method(&self) -> String {
+        let Some(method) = &self.method else {
+            return "not known, these ranges are of the first version of vitlet".to_owned();
+        };
+        let chosen: Vec<String> = self
+            .chosen
+            .iter()
+            .filter(|(name, _)| *name != method)
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        if chosen.is_empty() {
+            return method.clone();
+        }
+        format!(
+            "{method}, by the error on each quarter of the photos with ranges by the others: {}",
+            chosen.join(", ")
+        )
+    }
 }
 
 #[derive(Serialize)]
@@ -131,6 +178,7 @@ pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
         args,
         model: &model,
         normalisation: &normalisation,
+        preprocess,
         preprocessor: Preprocessor::new(preprocess),
     };
     let (ranges, calibration, lowering) = work.ranges(&files, &mut report)?;
@@ -387,6 +435,7 @@ struct Work<'a> {
     args: &'a Args,
     model: &'a Model,
     normalisation: &'a Normalisation,
+    preprocess: Preprocess,
     preprocessor: Preprocessor,
 }
 
@@ -400,11 +449,7 @@ impl Work<'_> {
         if let (Some(ranges), Some(path)) = (&files.ranges, &self.args.ranges) {
             let image = noise(self.preprocessor.image_len());
             let lowering = self.check_lowering(&image, report)?;
-            let record = CalibrationRecord {
-                images: ranges.images(),
-                skipped: 0,
-                ranges: Some(path.display().to_string()),
-            };
+            let record = CalibrationRecord::new(ranges, 0, Some(path));
             report.entry(
                 "calibration",
                 format_args!(
@@ -413,6 +458,7 @@ impl Work<'_> {
                     path.display()
                 ),
             )?;
+            report.entry("method", record.method())?;
             return Ok((ranges.clone(), record, lowering));
         }
         // clap asks for --calib unless there are --ranges.
@@ -433,10 +479,12 @@ impl Work<'_> {
             ));
         }
         let photos = dataset.spread(count);
-        let mut calibrator = self
-            .model
-            .calibrator(self.normalisation)
-            .map_err(compile_error)?;
+        let calibration = Calibration {
+            normalisation: *self.normalisation,
+            preprocess: self.preprocess,
+            method: self.args.method,
+        };
+        let mut calibrator = self.model.calibrator(&calibration).map_err(compile_error)?;
         let mut lowering = None;
         let mut skipped = 0;
         let progress = Progress::new(photos.len(), "calibration");
@@ -457,11 +505,8 @@ impl Work<'_> {
         }
         drop(progress);
         let lowering = lowering.context("none of the calibration photos can be read")?;
-        let record = CalibrationRecord {
-            images: calibrator.images(),
-            skipped,
-            ranges: None,
-        };
+        let ranges = calibrator.finish().map_err(compile_error)?;
+        let record = CalibrationRecord::new(&ranges, skipped, None);
         report.entry(
             "calibration",
             format_args!(
@@ -476,11 +521,8 @@ impl Work<'_> {
                 }
             ),
         )?;
-        Ok((
-            calibrator.finish().map_err(compile_error)?,
-            record,
-            lowering,
-        ))
+        report.entry("method", record.method())?;
+        Ok((ranges, record, lowering))
     }
 
     /// Each layer, fed the reference's inputs, must agree with the reference.

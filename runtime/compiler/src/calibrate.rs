@@ -1,70 +1,95 @@
 //! Streaming statistics of every activation: memory does not grow with the number of photos.
 //!
-//! Each photo runs once through tract in f32. Per activation, a histogram with logarithmic bins (the sign, exponent and top
-//! six mantissa bits of the f32, so about 1 % wide) counts what was seen; from it comes the clipping range that minimises
-//! the mean squared error of an 8-bit grid, rounding and clipping together (the OMSE rule of the literature, see
-//! specs of FQ-ViT; one pass, no second run over the photos).
+//! Each photo runs once through tract in f32. Per activation a [`Histogram`] counts what was seen; from it a [`Method`] makes
+//! the clipping range of an 8-bit grid. One file per method; all read the same histogram. Photos are dealt to four histograms in
+//! turn, so that `auto` can choose between the methods by their error on photos that the ranges were not made from.
 
+mod auto;
+mod descent;
+mod entropy;
+mod histogram;
+mod loss;
+mod method;
+mod min_max;
+mod mse;
+mod percentile;
+
+use std::ops::Range;
+
+use self::histogram::Histogram;
+pub use self::method::Method;
 use crate::error::CompileError;
 use crate::eval::{Expected, before, source_nodes};
 use crate::frontend::{NodeId, Probe};
 use crate::ir::{Graph, Kind, Op, ValueId};
+use crate::lower::expr::Expr;
 use crate::model::{Model, Normalisation};
-use crate::ranges::{Ranges, ValueRange};
+use crate::ranges::{Header, Ranges, ValueRange};
 
-/// Bits of an f32 that do not take part in the bin number.
-const BIN_SHIFT: u32 = 17;
+/// Each of so many parts of the photos is held out in turn.
+const PARTS: usize = 4;
+/// `auto` needs so many photos to choose between methods.
+const ENOUGH: u32 = 16;
+
+/// How to calibrate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Calibration {
+    /// How pixels were normalised in training.
+    pub normalisation: Normalisation,
+    /// How the photos become images of the model's size; the ranges are good for this only.
+    pub preprocess: vitlet_preprocess::Preprocess,
+    /// How ranges are chosen.
+    pub method: Method,
+}
 
 /// Collects statistics photo by photo.
 #[derive(Debug)]
 pub struct Calibrator<'m> {
     model: &'m Model,
-    normalisation: Normalisation,
+    calibration: Calibration,
     /// Source nodes that the probe hands out.
     nodes: Vec<NodeId>,
     probe: Probe,
-    watched: Vec<Watched>,
+    watched: Vec<Watched<'m>>,
     images: u32,
 }
 
 /// One activation under observation.
 #[derive(Debug)]
-struct Watched {
+struct Watched<'m> {
     value: ValueId,
+    /// The activation function that follows, if the value is only the index of its table.
+    function: Option<&'m Expr>,
+    /// Whether the largest magnitude of each channel is wanted.
     per_channel: bool,
-    statistics: Statistics,
-}
-
-#[derive(Debug)]
-struct Statistics {
-    seen: [f32; 2],
-    bins: Vec<u32>,
+    /// Channels that have one scale, because they are one head's.
+    heads: Vec<Range<usize>>,
+    histogram: Parts,
     /// Largest magnitude per channel; empty unless asked for.
     channels: Vec<f32>,
+    /// A histogram per head.
+    of_heads: Vec<Parts>,
 }
 
+/// What was seen on each part of the photos.
+type Parts = [Histogram; PARTS];
+
 impl<'m> Calibrator<'m> {
-    pub(crate) fn new(
-        model: &'m Model,
-        normalisation: &Normalisation,
-    ) -> Result<Self, CompileError> {
+    pub(crate) fn new(model: &'m Model, calibration: &Calibration) -> Result<Self, CompileError> {
         let graph = model.graph();
         let values = used_values(graph);
         let nodes = source_nodes(graph, values.clone());
-        let per_channel = attention_operands(graph);
-        let watched = values.into_iter().map(|value| Watched {
-            value,
-            per_channel: per_channel[value],
-            statistics: Statistics::new(),
-        });
-        let watched = watched.collect();
         let probe = model.reference().probe(&nodes)?;
+        let per_channel = attention_operands(graph);
+        let watched = values
+            .into_iter()
+            .map(|value| Watched::new(graph, value, per_channel[value]));
         Ok(Calibrator {
             model,
-            normalisation: *normalisation,
+            calibration: *calibration,
             nodes,
             probe,
-            watched,
+            watched: watched.collect(),
             images: 0,
         })
     }
@@ -76,21 +101,20 @@ impl<'m> Calibrator<'m> {
     /// not finite.
     pub fn add(&mut self, image: &[u8]) -> Result<(), CompileError> {
         let graph = self.model.graph();
-        let input = self.model.normalised(&self.normalisation, image)?;
+        let input = self
+            .model
+            .normalised(&self.calibration.normalisation, image)?;
         let outputs = self.probe.run(&input)?;
         let expected = Expected::new(graph, &self.nodes, &outputs);
+        let part = self.images as usize % PARTS;
         for w in &mut self.watched {
             let value = &graph.values[w.value];
-            let data = expected.read(w.value);
-            if !w.statistics.add(&data) {
+            if !w.add(part, &expected.read(w.value), value.channels) {
                 let reason = "it is infinite or not a number on a calibration photo".to_string();
                 return Err(CompileError::Quantise {
                     what: value.name.clone(),
                     reason,
                 });
-            }
-            if w.per_channel {
-                w.statistics.add_channels(&data, value.channels);
             }
         }
         self.images += 1;
@@ -111,19 +135,25 @@ impl<'m> Calibrator<'m> {
         if self.images == 0 {
             return Err(CompileError::NoCalibration);
         }
-        let values = self.watched.into_iter().map(|w| ValueRange {
-            name: self.model.graph().values[w.value].name.clone(),
-            seen: w.statistics.seen,
-            clip: w.statistics.least_error_range(),
-            channels: w.statistics.channels,
-        });
-        let Normalisation { mean, std } = self.normalisation;
+        // Too few photos to hold some out: the usual method then.
+        let few = self.calibration.method == Method::Auto && self.images < ENOUGH;
+        let method = if few {
+            Method::Mse
+        } else {
+            self.calibration.method
+        };
+        let header = Header {
+            model_sha256: self.model.sha256_hex(),
+            images: self.images,
+            calibration: self.calibration,
+        };
+        let range = |w: Watched<'_>| {
+            let name = self.model.graph().values[w.value].name.clone();
+            w.range(name, method)
+        };
         Ok(Ranges::new(
-            self.model.sha256_hex(),
-            self.images,
-            mean,
-            std,
-            values.collect(),
+            header,
+            self.watched.into_iter().map(range).collect(),
         ))
     }
 }
@@ -164,124 +194,96 @@ fn attention_operands(graph: &Graph) -> Vec<bool> {
     wanted
 }
 
-impl Statistics {
-    fn new() -> Self {
-        Statistics {
-            seen: [f32::INFINITY, f32::NEG_INFINITY],
-            bins: vec![0; 1 << (32 - BIN_SHIFT)],
+/// The channels of each head, where attention reads a value row by row.
+fn heads(graph: &Graph, value: ValueId) -> Vec<Range<usize>> {
+    let channels = graph.values[value].channels;
+    let mut heads = vec![];
+    for op in &graph.ops {
+        let Kind::Attention { shape, q, k, v, .. } = &op.kind else {
+            continue;
+        };
+        for operand in [q, k, v] {
+            if operand.value == Some(value) && operand.channels == channels {
+                let first = |head: usize| operand.column + head * operand.head_stride;
+                heads.extend((0..shape.heads).map(|h| first(h)..first(h) + shape.head_dim));
+            }
+        }
+    }
+    heads.sort_unstable_by_key(|run| (run.start, run.end));
+    heads.dedup();
+    heads
+}
+
+impl<'m> Watched<'m> {
+    fn new(graph: &'m Graph, value: ValueId, per_channel: bool) -> Self {
+        let activations = graph
+            .ops
+            .iter()
+            .filter_map(|op| op.epilogue()?.activation.as_ref());
+        let function = activations
+            .filter(|activation| activation.before == value)
+            .map(|activation| &activation.function)
+            .next();
+        let heads = heads(graph, value);
+        Watched {
+            value,
+            function,
+            per_channel,
+            of_heads: heads.iter().map(|_| Parts::default()).collect(),
+            heads,
+            histogram: Parts::default(),
             channels: vec![],
         }
     }
 
-    /// Counts values; false when one is not finite.
-    fn add(&mut self, data: &[f32]) -> bool {
-        for x in data {
-            self.bins[(x.to_bits() >> BIN_SHIFT) as usize] += 1;
-            self.seen = [self.seen[0].min(*x), self.seen[1].max(*x)];
+    /// Counts a value, `[rows][channels]`; false when a number of it is not finite.
+    fn add(&mut self, part: usize, data: &[f32], channels: usize) -> bool {
+        if !self.histogram[part].add(data.iter()) {
+            return false;
         }
-        // min and max skip NaN, but NaN and infinity have bins of their own: exponent all ones.
-        let exponent_ones = |sign: usize| sign << 14 | 0xff << 6;
-        let odd = |sign: usize| {
-            self.bins[exponent_ones(sign)..exponent_ones(sign) + 64]
-                .iter()
-                .any(|n| *n > 0)
-        };
-        !odd(0) && !odd(1)
-    }
-
-    fn add_channels(&mut self, canonical: &[f32], channels: usize) {
-        self.channels.resize(channels, 0.0);
-        for row in canonical.chunks(channels.max(1)) {
-            self.channels
-                .iter_mut()
-                .zip(row)
-                .for_each(|(m, x)| *m = m.max(x.abs()));
+        for (run, histogram) in self.heads.iter().zip(&mut self.of_heads) {
+            let rows = data.chunks(channels.max(1));
+            histogram[part].add(rows.filter_map(|row| row.get(run.clone())).flatten());
         }
+        if self.per_channel {
+            self.channels.resize(channels, 0.0);
+            for row in data.chunks(channels.max(1)) {
+                let tops = self.channels.iter_mut().zip(row);
+                tops.for_each(|(top, x)| *top = top.max(x.abs()));
+            }
+        }
+        true
     }
 
-    /// The bins that hold something, as (value at the middle of the bin, count).
-    fn filled(&self) -> Vec<(f64, f64)> {
-        let middle = |bin: usize| {
-            f64::from(f32::from_bits(
-                (bin as u32) << BIN_SHIFT | 1 << (BIN_SHIFT - 1),
-            ))
-        };
-        self.bins
-            .iter()
-            .enumerate()
-            .filter(|(_, n)| **n > 0)
-            .map(|(bin, n)| (middle(bin), f64::from(*n)))
-            .collect()
-    }
-
-    /// Shrinks both ends of the seen range independently, in steps of 2 % down to 30 %, to the least mean squared error of
-    /// 255 steps. Zero always stays inside.
-    fn least_error_range(&self) -> [f32; 2] {
-        let filled = self.filled();
-        let [low, high] = [self.seen[0].min(0.0), self.seen[1].max(0.0)];
-        let shrinks = || (0..=35).map(|i| 1.0 - 0.02 * f64::from(i));
-        // Clipping errors of the two ends do not depend on each other, so each is computed once per candidate.
-        let clipped = |end: f64| -> f64 {
-            let beyond = |x: f64| {
-                if end < 0.0 {
-                    (end - x).max(0.0)
-                } else {
-                    (x - end).max(0.0)
-                }
-            };
-            filled
-                .iter()
-                .filter(|(x, _)| x * end > 0.0)
-                .map(|(x, n)| n * beyond(*x).powi(2))
-                .sum()
-        };
-        let candidates = |end: f32| -> Vec<(f64, f64)> {
-            shrinks()
-                .map(|s| s * f64::from(end))
-                .map(|end| (end, clipped(end)))
-                .collect()
-        };
-        let total: f64 = filled.iter().map(|(_, n)| n).sum();
-        let (lows, highs) = (candidates(low), candidates(high));
-        let mut best = (f64::INFINITY, [low, high]);
-        for (l, l_error) in &lows {
-            for (h, h_error) in &highs {
-                let step = (h - l) / 255.0;
-                let error = l_error + h_error + total * step * step / 12.0;
-                if error < best.0 {
-                    best = (error, [*l as f32, *h as f32]);
+    /// The range by all photos.
+    fn range(self, name: String, method: Method) -> ValueRange {
+        let (chosen, clip) = method.range(&self.histogram, self.function);
+        let mut channels = self.channels;
+        if method == Method::Naive {
+            let largest = channels.iter().copied().fold(0.0, f32::max);
+            channels.fill(largest);
+        } else {
+            for (run, parts) in self.heads.iter().zip(&self.of_heads) {
+                // Scales of heads are symmetric: what was seen counts with either sign.
+                let (_, [low, high]) =
+                    method.range(&parts.each_ref().map(Histogram::mirrored), None);
+                if let Some(run) = channels.get_mut(run.clone()) {
+                    run.fill(high.max(-low));
                 }
             }
         }
-        best.1
+        ValueRange {
+            name,
+            seen: merged(&self.histogram).seen(),
+            clip,
+            method: Some(chosen),
+            channels,
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lone_outlier_is_clipped_and_a_uniform_range_is_not() {
-        let uniform: Vec<f32> = (0..10_000u16).map(|i| f32::from(i) / 10_000.0).collect();
-        let mut s = Statistics::new();
-        assert!(s.add(&uniform));
-        let [low, high] = s.least_error_range();
-        assert_eq!(low.to_bits(), 0f32.to_bits());
-        assert!(high > 0.97, "{high}");
-        let mut bell: Vec<f32> = (0..100_000u32)
-            .map(|i| ((i % 1000) as f32 / 1000.0 - 0.5) * 2.0)
-            .collect();
-        bell.push(3.0);
-        let mut s = Statistics::new();
-        assert!(s.add(&bell));
-        assert!(s.least_error_range()[1] < 2.9);
-        assert_eq!(s.seen[1].to_bits(), 3f32.to_bits());
-    }
-
-    #[test]
-    fn nan_and_infinity_are_noticed() {
-        assert!(!Statistics::new().add(&[0.0, f32::NAN]));
-        assert!(!Statistics::new().add(&[0.0, f32::NEG_INFINITY]));
-    }
+fn merged<'h>(parts: impl IntoIterator<Item = &'h Histogram>) -> Histogram {
+    let mut all = Histogram::default();
+    parts.into_iter().for_each(|part| all.merge(part));
+    all
 }

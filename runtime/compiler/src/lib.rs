@@ -10,18 +10,19 @@
 //! [`Model`] is the front door:
 //!
 //! ```no_run
-//! use vitlet_compiler::{Model, Normalisation, Options};
+//! use vitlet_compiler::{Calibration, Method, Model, Normalisation, Options};
 //! use vitlet_preprocess::{Interpolation, Preprocess, Resize};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let photos: Vec<Vec<u8>> = vec![];
 //! let model = Model::open("model.onnx".as_ref())?;
 //! let normalisation = Normalisation::IMAGENET;
-//! let mut calibrator = model.calibrator(&normalisation)?;
+//! let preprocess = Preprocess::new(224, 224, Resize::Squash, Interpolation::Bilinear)?;
+//! let calibration = Calibration { normalisation, preprocess, method: Method::Mse };
+//! let mut calibrator = model.calibrator(&calibration)?;
 //! for photo in &photos {
 //!     calibrator.add(photo)?;
 //! }
 //! let ranges = calibrator.finish()?;
-//! let preprocess = Preprocess::new(224, 224, Resize::Squash, Interpolation::Bilinear)?;
 //! let options = Options { normalisation, preprocess, labels: &[], model_name: "model" };
 //! std::fs::write("model.vitlet", &*model.compile(&ranges, &options)?)?;
 //! # Ok(())
@@ -44,7 +45,7 @@ mod quantise;
 mod ranges;
 pub mod view;
 
-pub use calibrate::Calibrator;
+pub use calibrate::{Calibration, Calibrator, Method};
 pub use deviation::Deviation;
 pub use diagnose::{Cause, Diagnosis, LayerReport};
 pub use error::{CompileError, UnsupportedNode};

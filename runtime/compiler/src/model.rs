@@ -6,7 +6,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use vitlet_plan::AlignedBytes;
 
-use crate::calibrate::Calibrator;
+use crate::calibrate::{Calibration, Calibrator};
 use crate::error::CompileError;
 use crate::eval::{LoweringCheck, check_lowering};
 use crate::frontend::{self, Probe, Reference};
@@ -233,11 +233,8 @@ impl Model {
     ///
     /// # Errors
     /// [`CompileError::Reference`] when tract cannot optimise the model.
-    pub fn calibrator(
-        &self,
-        normalisation: &Normalisation,
-    ) -> Result<Calibrator<'_>, CompileError> {
-        Calibrator::new(self, normalisation)
+    pub fn calibrator(&self, calibration: &Calibration) -> Result<Calibrator<'_>, CompileError> {
+        Calibrator::new(self, calibration)
     }
 
     /// The model in f32, by tract.
@@ -264,7 +261,7 @@ impl Model {
     /// Quantises and writes the plan. The bytes are a pure function of the ONNX file, the ranges and the options.
     ///
     /// # Errors
-    /// [`CompileError::Ranges`] when the ranges are of another model or normalisation, [`CompileError::Quantise`] when
+    /// [`CompileError::Ranges`] when the ranges are of another model or preprocessing, [`CompileError::Quantise`] when
     /// something has no int8 form, [`CompileError::Plan`] when the plan does not pass its own verification.
     pub fn compile(
         &self,

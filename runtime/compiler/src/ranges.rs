@@ -3,13 +3,21 @@
 //! Ranges depend, through tract's f32 kernels, on the machine they were measured on, so they are an artefact of their own:
 //! a plan is a pure function of the ONNX file, the ranges and the options.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use vitlet_preprocess::{Interpolation, Preprocess, Resize};
+
+use crate::calibrate::{Calibration, Method};
 use crate::error::CompileError;
+use crate::model::Normalisation;
 
 const FORMAT: &str = "vitlet-ranges";
-const VERSION: u32 = 1;
+/// Version 1 did not say how photos were fitted to the model, nor by which method ranges were chosen (it was `mse`). Such files
+/// are read as they are.
+const VERSION: u32 = 2;
 
 /// Ranges of every activation of one model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,8 +32,45 @@ pub struct Ranges {
     pub(crate) mean: [f32; 3],
     /// Standard deviation that the photos were normalised with.
     pub(crate) std: [f32; 3],
+    /// How the photos were fitted to the model. From version 2 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fitting: Option<Fitting>,
+    /// The method that was asked for. From version 2 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    method: Option<Method>,
     /// One entry per activation, in the order of the lowered model.
     pub(crate) values: Vec<ValueRange>,
+}
+
+/// How photos were fitted to the model, in the words of the command line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Fitting {
+    resize: String,
+    interpolation: String,
+}
+
+impl Fitting {
+    fn of(preprocess: &Preprocess) -> Fitting {
+        let interpolation = match preprocess.interpolation() {
+            Interpolation::Bilinear => "bilinear",
+            Interpolation::Bicubic => "bicubic",
+        };
+        Fitting {
+            resize: match preprocess.resize() {
+                Resize::Squash => "squash".to_owned(),
+                Resize::ShortSide(side) => format!("short-side:{side}"),
+            },
+            interpolation: interpolation.to_owned(),
+        }
+    }
+}
+
+/// What ranges say of their origin.
+#[derive(Debug, Clone)]
+pub(crate) struct Header {
+    pub(crate) model_sha256: String,
+    pub(crate) images: u32,
+    pub(crate) calibration: Calibration,
 }
 
 /// The range of one activation.
@@ -35,29 +80,78 @@ pub(crate) struct ValueRange {
     pub(crate) name: String,
     /// Smallest and largest value seen.
     pub(crate) seen: [f32; 2],
-    /// The range whose 8-bit grid has the least mean squared error on what was seen.
+    /// The range of its 8-bit grid.
     pub(crate) clip: [f32; 2],
-    /// Largest magnitude per channel, for operands of attention (their scales are per head).
+    /// The method that chose it. From version 2 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) method: Option<Method>,
+    /// Largest magnitude to be represented per channel, for operands of attention (their scales are per head).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) channels: Vec<f32>,
 }
 
 impl Ranges {
-    pub(crate) fn new(
-        model_sha256: String,
-        images: u32,
-        mean: [f32; 3],
-        std: [f32; 3],
-        values: Vec<ValueRange>,
-    ) -> Self {
+    pub(crate) fn new(header: Header, values: Vec<ValueRange>) -> Self {
+        let Calibration {
+            normalisation: Normalisation { mean, std },
+            preprocess,
+            method,
+        } = header.calibration;
         Ranges {
             format: FORMAT.into(),
             version: VERSION,
-            model_sha256,
-            images,
+            model_sha256: header.model_sha256,
+            images: header.images,
             mean,
             std,
+            fitting: Some(Fitting::of(&preprocess)),
+            method: Some(method),
             values,
+        }
+    }
+
+    /// The method that was asked for; `None` in a file of version 1.
+    #[must_use]
+    pub fn method(&self) -> Option<Method> {
+        self.method
+    }
+
+    /// For each method the number of activations whose range it chose.
+    #[must_use]
+    pub fn chosen(&self) -> BTreeMap<String, usize> {
+        let mut chosen = BTreeMap::new();
+        for method in self.values.iter().filter_map(|value| value.method) {
+            *chosen.entry(method.to_string()).or_insert(0) += 1;
+        }
+        chosen
+    }
+
+    /// Checks that photos will become images as those did that the ranges were measured on.
+    pub(crate) fn check_preprocessing(
+        &self,
+        normalisation: &Normalisation,
+        preprocess: &Preprocess,
+    ) -> Result<(), CompileError> {
+        let Normalisation { mean, std } = normalisation;
+        if self.mean.map(f32::to_bits) != mean.map(f32::to_bits)
+            || self.std.map(f32::to_bits) != std.map(f32::to_bits)
+        {
+            let (mean, std) = (self.mean, self.std);
+            return Err(CompileError::Ranges(format!(
+                "they were measured with --mean {mean:?} --std {std:?}"
+            )));
+        }
+        match &self.fitting {
+            Some(fitting) if *fitting != Fitting::of(preprocess) => {
+                let Fitting {
+                    resize,
+                    interpolation,
+                } = fitting;
+                Err(CompileError::Ranges(format!(
+                    "they were measured with --resize {resize} --interpolation {interpolation}"
+                )))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -81,12 +175,17 @@ impl Ranges {
     pub fn from_json(text: &str) -> Result<Ranges, CompileError> {
         let ranges: Ranges = serde_json::from_str(text)
             .map_err(|e| CompileError::Ranges(format!("not a ranges file ({e})")))?;
-        if ranges.format != FORMAT || ranges.version != VERSION {
+        if ranges.format != FORMAT || !(1..=VERSION).contains(&ranges.version) {
             let found = format!(
-                "format `{}` version {}, expected `{FORMAT}` version {VERSION}",
+                "format `{}` version {}, expected `{FORMAT}` version 1 to {VERSION}",
                 ranges.format, ranges.version
             );
             return Err(CompileError::Ranges(found));
+        }
+        if ranges.images == 0 {
+            return Err(CompileError::Ranges(
+                "they were measured on 0 photos".into(),
+            ));
         }
         for value in &ranges.values {
             let ordered =
@@ -106,5 +205,95 @@ impl Ranges {
     #[must_use]
     pub fn sha256(&self) -> [u8; 32] {
         Sha256::digest(self.to_json().as_bytes()).into()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    impl Header {
+        /// Of one photo, squashed.
+        pub(crate) fn of(normalisation: Normalisation) -> Header {
+            let squash = Preprocess::new(8, 8, Resize::Squash, Interpolation::Bilinear);
+            Header {
+                model_sha256: String::new(),
+                images: 1,
+                calibration: Calibration {
+                    normalisation,
+                    preprocess: squash.unwrap(),
+                    method: Method::Percentile(99.9),
+                },
+            }
+        }
+    }
+
+    fn ranges() -> Ranges {
+        let value = ValueRange {
+            name: "x".into(),
+            seen: [-1.0 / 3.0, 0.1],
+            clip: [-0.3, 1e-20],
+            method: Some(Method::Entropy),
+            channels: vec![0.7],
+        };
+        Ranges::new(Header::of(Normalisation::IMAGENET), vec![value])
+    }
+
+    #[test]
+    fn files_read_back_exactly_and_old_ones_stay_as_they_are() {
+        let text = ranges().to_json();
+        assert_eq!(Ranges::from_json(&text).unwrap(), ranges());
+        assert!(text.contains(r#""method": "percentile:99.9""#) && text.contains("squash"));
+        let first = r#"{"format":"vitlet-ranges","version":1,"model_sha256":"","images":2,"mean":[0,0,0],"std":[1,1,1],
+            "values":[{"name":"x","seen":[0,1],"clip":[0,1]}]}"#;
+        let read = Ranges::from_json(first).unwrap();
+        let again = Ranges::from_json(&read.to_json()).unwrap();
+        assert_eq!((again.sha256(), again.method()), (read.sha256(), None));
+        assert!(!read.to_json().contains("method") && !read.to_json().contains("null"));
+    }
+
+    #[test]
+    fn files_that_would_make_a_bad_plan_are_refused() {
+        let text = ranges().to_json();
+        for (from, to, reason) in [
+            (r#""images": 1"#, r#""images": 0"#, "0 photos"),
+            (r#""version": 2"#, r#""version": 3"#, "version 3, expected"),
+            ("percentile:99.9", "percentile:9", "percentile"),
+            ("-0.3", "0.3", "`x` has a range"),
+        ] {
+            let error = Ranges::from_json(&text.replace(from, to)).unwrap_err();
+            assert!(error.to_string().contains(reason), "{error}");
+            assert!(error.to_string().contains("--save-ranges"), "{error}");
+        }
+    }
+
+    #[test]
+    fn other_preprocessing_is_refused() {
+        let ranges = ranges();
+        let n = Normalisation::IMAGENET;
+        let with = |resize, interpolation| Preprocess::new(8, 8, resize, interpolation).unwrap();
+        let same = with(Resize::Squash, Interpolation::Bilinear);
+        assert!(ranges.check_preprocessing(&n, &same).is_ok());
+        for other in [
+            with(Resize::ShortSide(9), Interpolation::Bilinear),
+            with(Resize::Squash, Interpolation::Bicubic),
+        ] {
+            let error = ranges.check_preprocessing(&n, &other).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .contains("--resize squash --interpolation bilinear")
+            );
+        }
+        let other = Normalisation {
+            mean: [0.5; 3],
+            ..n
+        };
+        let error = ranges.check_preprocessing(&other, &same).unwrap_err();
+        assert!(
+            error.to_string().contains("--mean [0.485, 0.456, 0.406]"),
+            "{error}"
+        );
     }
 }

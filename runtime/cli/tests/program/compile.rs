@@ -141,15 +141,63 @@ fn ranges_give_the_same_plan_again() {
         .succeeded();
     assert_eq!(fs::read(sandbox.path("again.vitlet")).unwrap(), plan);
 
-    let record = sandbox
-        .run(&format!(
-            "{again} --resize short-side:40 --interpolation bicubic --json"
-        ))
-        .succeeded()
-        .record();
+    let record = sandbox.run(&format!("{again} --json")).succeeded().record();
     assert_eq!(record["labels"], json!([]));
-    assert_eq!(record["preprocess"]["resize"], "short-side:40");
-    assert_eq!(record["preprocess"]["interpolation"], "bicubic");
+    let other = format!("{again} --resize short-side:40 --interpolation bicubic");
+    sandbox.run(&other).failed(
+        2,
+        &[
+            "measured with --resize squash --interpolation bilinear",
+            "--save-ranges",
+        ],
+    );
+}
+
+#[test]
+fn every_method_says_what_it_did_and_its_ranges_give_the_same_plan() {
+    let sandbox = sandbox();
+    let mut plans = Vec::new();
+    for (method, asked) in [
+        ("naive", "naive"),
+        ("minmax", "minmax"),
+        ("percentile:99.99", "percentile"),
+        ("percentile:99.5", "percentile:99.5"),
+        ("mse", "mse"),
+        ("entropy", "entropy"),
+        ("auto", "auto"),
+    ] {
+        let calibrated = format!(
+            "{COMPILE} --calib calib --method {asked} --save-ranges ranges.json --json \
+             --resize short-side:40 --interpolation bicubic"
+        );
+        let record = sandbox.run(&calibrated).succeeded().record();
+        assert_eq!(record["preprocess"]["resize"], "short-side:40");
+        assert_eq!(record["preprocess"]["interpolation"], "bicubic");
+        assert_eq!(record["calibration"]["method"], method);
+        let chosen = record["calibration"]["chosen"].as_object().unwrap();
+        assert!(method == "auto" || chosen.keys().eq([method]), "{chosen:?}");
+        let plan = fs::read(sandbox.path("out.vitlet")).unwrap();
+        let again = "compile tiny.onnx -o again.vitlet --ranges ranges.json --calib calib \
+                     --resize short-side:40 --interpolation bicubic";
+        let text = sandbox.run(again).succeeded().stdout;
+        assert!(text.contains(&format!("method         {method}")), "{text}");
+        assert_eq!(
+            fs::read(sandbox.path("again.vitlet")).unwrap(),
+            plan,
+            "{method}"
+        );
+        plans.push(plan);
+    }
+    for (index, plan) in plans.iter().enumerate() {
+        assert!(
+            !plans[..index].contains(plan),
+            "plan {index} is like one before"
+        );
+    }
+    let wrong = format!("{COMPILE} --calib calib --method percentile:40");
+    sandbox
+        .run(&wrong)
+        .failed(2, &["--method", "percentile:99.99"]);
 }
 
 #[test]
@@ -259,10 +307,12 @@ fn photos_that_cannot_be_read() {
         "{}",
         ran.stderr
     );
+    let calibration = &ran.record()["calibration"];
     assert_eq!(
-        ran.record()["calibration"],
-        json!({"images": 19, "skipped": 1, "ranges": null})
+        (&calibration["images"], &calibration["skipped"]),
+        (&json!(19), &json!(1))
     );
+    assert_eq!(calibration["ranges"], json!(null));
 
     let none = Sandbox::new();
     none.write("tiny.onnx", &fs::read(sandbox.path("tiny.onnx")).unwrap());

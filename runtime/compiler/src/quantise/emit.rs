@@ -12,7 +12,8 @@ use vitlet_plan::{
 
 use super::grid::{Grid, clip_bounds, grids};
 use super::types::{Types, check_types};
-use super::weights::{self, Integers, Matrix};
+use super::weights::{self, Integers, Matrix, Steps};
+use crate::calibrate::Method;
 use crate::error::CompileError;
 use crate::ir::{self, Activation, Geometry, Graph, Kind, Op, ValueId};
 use crate::lower::expr::Expr;
@@ -30,14 +31,7 @@ pub(crate) fn compile(
     options: &Options<'_>,
 ) -> Result<AlignedBytes, CompileError> {
     let n = &options.normalisation;
-    if ranges.mean.map(f32::to_bits) != n.mean.map(f32::to_bits)
-        || ranges.std.map(f32::to_bits) != n.std.map(f32::to_bits)
-    {
-        let (mean, std) = (ranges.mean, ranges.std);
-        return Err(CompileError::Ranges(format!(
-            "they were measured with --mean {mean:?} --std {std:?}"
-        )));
-    }
+    ranges.check_preprocessing(n, &options.preprocess)?;
     let types = check_types(graph)?;
     let parts = Parts::new(graph)?;
     let grids = grids(graph, &types, &parts, ranges, n)?;
@@ -46,6 +40,11 @@ pub(crate) fn compile(
         parts: &parts,
         types: &types,
         grids,
+        steps: if ranges.method() == Some(Method::Naive) {
+            Steps::PerTensor
+        } else {
+            Steps::PerChannel
+        },
         tensors: BTreeMap::new(),
         plan: PlanBuilder::new(),
     };
@@ -81,6 +80,7 @@ pub(super) struct Writer<'g> {
     parts: &'g Parts,
     types: &'g Types,
     pub(super) grids: BTreeMap<ValueId, Grid>,
+    steps: Steps,
     tensors: BTreeMap<ValueId, TensorId>,
     plan: PlanBuilder,
 }
@@ -273,6 +273,7 @@ impl Writer<'_> {
             bias,
             channels: self.graph.values[op.inputs[0]].channels,
             pooled,
+            steps: self.steps,
         };
         weights::gemm(&matrix, &self.grids[&op.inputs[0]], sums)
     }
@@ -326,7 +327,8 @@ impl Writer<'_> {
     ) -> Result<(), CompileError> {
         let input = &self.grids[&op.inputs[0]];
         let (sums, table) = self.sums(op)?;
-        let integers = weights::depthwise(self.name(op), (weights, bias), input, &sums)?;
+        let integers =
+            weights::depthwise(self.name(op), (weights, bias), (input, &sums), self.steps)?;
         let pad = input.pad(bias.len());
         let shape = conv_shape(geometry, bias.len(), bias.len())?;
         let output = output(&sums, table.as_ref());

@@ -306,16 +306,17 @@ fn clip(members: &Members<'_>) -> [f32; 2] {
 }
 
 /// 8 bits over a range that contains 0, which falls on a whole number.
-fn asymmetric([low, high]: [f32; 2]) -> Grid {
+fn asymmetric(range: [f32; 2]) -> Grid {
+    let (scale, zero) = asymmetric_steps(range);
+    Grid::uniform(DType::S8, scale, zero)
+}
+
+/// Scale and zero point of 8 bits over a range that contains 0, or is extended to it.
+pub(crate) fn asymmetric_steps([low, high]: [f32; 2]) -> (f64, f64) {
     let (low, high) = (f64::from(low.min(0.0)), f64::from(high.max(0.0)));
     let scale = ((high - low) / 255.0).max(1e-12);
-    Grid::uniform(
-        DType::S8,
-        scale,
-        (-128.0 - low / scale)
-            .round_ties_even()
-            .clamp(-128.0, 127.0),
-    )
+    let zero = (-128.0 - low / scale).round_ties_even();
+    (scale, zero.clamp(-128.0, 127.0))
 }
 
 /// Symmetric scales per head for values that attention reads, repeated over the head's channels.
@@ -444,6 +445,7 @@ mod tests {
     use crate::ir::Geometry;
     use crate::memory::tests::Builder;
     use crate::quantise::types::check_types;
+    use crate::ranges::Header;
 
     fn clipped(function: Expr, op: Binary, c: f64) -> Expr {
         function.binary(op, Expr::Const(c))
@@ -488,11 +490,13 @@ mod tests {
             name: graph.values[v].name.clone(),
             seen: [-1.0, 1.0],
             clip: [-1.0, 1.0],
+            method: None,
             channels: vec![],
         };
         let values = crate::calibrate::used_values(&graph).into_iter().map(range);
         let n = Normalisation::IMAGENET;
-        let ranges = Ranges::new(String::new(), 1, n.mean, n.std, values.collect());
+        let header = Header::of(n);
+        let ranges = Ranges::new(header, values.collect());
         let grids = grids(&graph, &types, &parts, &ranges, &n).expect("ranges of this graph");
         assert_eq!(grids[&pooled], grids[&0]);
         assert_eq!(grids[&pooled].scales.len(), 3);

@@ -11,4 +11,5 @@ mod types;
 mod weights;
 
 pub(crate) use emit::compile;
+pub(crate) use grid::asymmetric_steps;
 pub(crate) use types::prepare;

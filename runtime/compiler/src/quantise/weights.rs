@@ -48,6 +48,34 @@ pub(super) struct Matrix<'a> {
     pub(super) channels: usize,
     /// How many input rows are summed before the product: more than one for the pooled head.
     pub(super) pooled: usize,
+    pub(super) steps: Steps,
+}
+
+/// How many steps the weights of a layer have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Steps {
+    /// One per output channel, each the best for it.
+    PerChannel,
+    /// One, for the largest weight: naive.
+    PerTensor,
+}
+
+impl Steps {
+    /// Integer weights of rows, each with its bias, and the step of each.
+    fn quantise(self, rows: &[(Vec<f64>, f64)]) -> Vec<(Vec<i8>, f64)> {
+        let common = rows
+            .iter()
+            .map(|(row, bias)| top(row).max(127.0 * smallest_step(*bias)));
+        let common = common.fold(0.0, f64::max) / 127.0;
+        let quantised = |(row, bias): &(Vec<f64>, f64)| {
+            let step = match self {
+                Steps::PerChannel => best_step(row, *bias),
+                Steps::PerTensor => common,
+            };
+            (on_grid(row, step).map(|q| q as i8).collect(), step)
+        };
+        rows.iter().map(quantised).collect()
+    }
 }
 
 /// Quantises a GEMM: s8 weights per output channel, packed, padded.
@@ -61,14 +89,15 @@ pub(super) fn gemm(
     let mut row_major = Vec::with_capacity(matrix.weights.len());
     let mut bias = vec![0; padded_n(n)];
     let mut scale = vec![1.0; padded_n(n)];
-    for (index, row) in matrix.weights.chunks(depth.max(1)).enumerate() {
-        let folded: Vec<f64> = row
-            .iter()
-            .enumerate()
-            .map(|(k, w)| f64::from(*w) * input.scale(k % matrix.channels))
-            .collect();
-        let bias_sum = f64::from(matrix.bias[index]) * matrix.pooled as f64;
-        let (row, step) = quantise_row(&folded, bias_sum);
+    let folded = |(row, bias): (&[f32], &f32)| {
+        let scaled = |(k, w): (usize, &f32)| f64::from(*w) * input.scale(k % matrix.channels);
+        let row: Vec<f64> = row.iter().enumerate().map(scaled).collect();
+        (row, f64::from(*bias) * matrix.pooled as f64)
+    };
+    let rows = matrix.weights.chunks(depth.max(1)).zip(matrix.bias);
+    let rows: Vec<(Vec<f64>, f64)> = rows.map(folded).collect();
+    for (index, (row, step)) in matrix.steps.quantise(&rows).into_iter().enumerate() {
+        let bias_sum = rows[index].1;
         // The input's zero points are constants of the sum: Σ w·(q − z) = Σ w·q − Σ w·z.
         let zeros: f64 = row
             .iter()
@@ -99,8 +128,8 @@ pub(super) fn gemm(
 pub(super) fn depthwise(
     name: &str,
     (weights, bias): (&[f32], &[f32]),
-    input: &Grid,
-    output: &Grid,
+    (input, output): (&Grid, &Grid),
+    steps: Steps,
 ) -> Result<Integers, CompileError> {
     let channels = bias.len();
     let mut integers = Integers {
@@ -110,14 +139,14 @@ pub(super) fn depthwise(
         bias: vec![0; channels],
         scale: vec![1.0; channels],
     };
-    for (c, bias) in bias.iter().map(|b| f64::from(*b)).enumerate() {
-        let taps: Vec<f64> = weights
-            .iter()
-            .skip(c)
-            .step_by(channels)
-            .map(|w| f64::from(*w) * input.scale(c))
-            .collect();
-        let (taps, step) = quantise_row(&taps, bias);
+    let folded = |(c, bias): (usize, &f32)| {
+        let taps = weights.iter().skip(c).step_by(channels);
+        let taps: Vec<f64> = taps.map(|w| f64::from(*w) * input.scale(c)).collect();
+        (taps, f64::from(*bias))
+    };
+    let rows: Vec<(Vec<f64>, f64)> = bias.iter().enumerate().map(folded).collect();
+    for (c, (taps, step)) in steps.quantise(&rows).into_iter().enumerate() {
+        let bias = rows[c].1;
         let sum: f64 = taps.iter().map(|w| f64::from(*w)).sum();
         integers.bias[c] = whole(name, bias / step - sum * input.zero(c))?;
         integers.scale[c] = (step / output.scale(c)) as f32;
@@ -132,26 +161,32 @@ pub(super) fn depthwise(
     Ok(integers)
 }
 
-/// s8 weights and their step. The step minimises the squared error over a few clipping points, and is never so small that
-/// the bias leaves i32.
-fn quantise_row(row: &[f64], bias: f64) -> (Vec<i8>, f64) {
-    let top = row.iter().fold(0f64, |m, w| m.max(w.abs()));
-    let smallest = (bias.abs() / f64::from(1 << 29)).max(1e-30);
-    let grid = |step: f64| {
-        row.iter()
-            .map(move |w| (w / step).round_ties_even().clamp(-127.0, 127.0))
-    };
+/// The step with the least squared error over a few clipping points; never so small that the bias leaves i32.
+fn best_step(row: &[f64], bias: f64) -> f64 {
+    let (top, smallest) = (top(row), smallest_step(bias));
     let error = |step: f64| -> f64 {
-        grid(step)
+        on_grid(row, step)
             .zip(row)
             .map(|(q, w)| (q * step - w).powi(2))
             .sum()
     };
     let steps = (0..12).map(|i| (top / 127.0 * (1.0 - 0.02 * f64::from(i))).max(smallest));
-    let step = steps
+    steps
         .min_by(|a, b| error(*a).total_cmp(&error(*b)))
-        .unwrap_or(smallest);
-    (grid(step).map(|q| q as i8).collect(), step)
+        .unwrap_or(smallest)
+}
+
+fn top(row: &[f64]) -> f64 {
+    row.iter().fold(0f64, |m, w| m.max(w.abs()))
+}
+
+fn smallest_step(bias: f64) -> f64 {
+    (bias.abs() / f64::from(1 << 29)).max(1e-30)
+}
+
+fn on_grid(row: &[f64], step: f64) -> impl Iterator<Item = f64> + '_ {
+    row.iter()
+        .map(move |w| (w / step).round_ties_even().clamp(-127.0, 127.0))
 }
 
 fn whole(name: &str, x: f64) -> Result<i32, CompileError> {
@@ -170,10 +205,27 @@ fn whole(name: &str, x: f64) -> Result<i32, CompileError> {
 mod tests {
     use super::*;
 
+    fn quantised(row: &[f64], bias: f64) -> (Vec<i8>, f64) {
+        Steps::PerChannel
+            .quantise(&[(row.to_vec(), bias)])
+            .remove(0)
+    }
+
+    #[test]
+    fn one_step_for_all_rows_is_that_of_the_largest_weight() {
+        let rows = [(vec![0.25, -0.5], 0.0), (vec![1.27, 0.0], 0.0)];
+        let found = Steps::PerTensor.quantise(&rows);
+        assert_eq!(found[0].0, [25, -50]);
+        assert_eq!(found[1].0, [127, 0]);
+        assert!(found.iter().all(|(_, step)| (step - 0.01).abs() < 1e-12));
+        // A row's own step would use its own largest weight.
+        assert_eq!(quantised(&[0.25, -0.5], 0.0).0[1], -127);
+    }
+
     #[test]
     fn an_outlier_free_row_uses_the_whole_range() {
         let row: Vec<f64> = (0..64).map(|i| f64::from(i - 32) / 32.0).collect();
-        let (q, step) = quantise_row(&row, 0.0);
+        let (q, step) = quantised(&row, 0.0);
         assert!(q.iter().any(|q| *q <= -120));
         for (q, w) in q.iter().zip(&row) {
             assert!((f64::from(*q) * step - w).abs() < 0.05);
@@ -182,7 +234,7 @@ mod tests {
 
     #[test]
     fn zero_weights_and_large_biases_stay_representable() {
-        let (q, step) = quantise_row(&[0.0; 8], 3.0);
+        let (q, step) = quantised(&[0.0; 8], 3.0);
         assert_eq!(q, [0; 8]);
         assert!(whole("x", 3.0 / step).is_ok());
     }
