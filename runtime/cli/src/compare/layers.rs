@@ -91,7 +91,9 @@ fn detail(cause: &Cause) -> String {
             "softmax weights below 1/32768 of the largest count as 0, and many are".into()
         }
         Cause::CoarseScale { rms, peak } => {
-            format!("values of {rms:.1} steps root mean square, of {peak:.0} at most")
+            format!(
+                "its values have a root mean square of {rms:.1} steps, the largest has {peak:.0}"
+            )
         }
         Cause::Weights => "its integer weights are not near enough to the f32 ones".into(),
         Cause::Rounding => "to the range's 8 or 16 bits".into(),

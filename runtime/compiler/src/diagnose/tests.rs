@@ -15,7 +15,7 @@ use crate::lower::expr::Expr;
 use crate::memory::tests::Random;
 use crate::model::Options;
 use crate::quantise;
-use crate::ranges::{Ranges, ValueRange};
+use crate::ranges::{Header, Ranges, ValueRange};
 
 const SIDE: usize = 8;
 const PIXELS: usize = SIDE * SIDE;
@@ -201,12 +201,12 @@ fn ranges(graph: &Graph) -> Ranges {
             name: graph.values[v].name.clone(),
             seen: clip,
             clip,
+            method: None,
             channels: (0..channels).map(top).collect(),
         }
     };
     let values = used_values(graph).into_iter().map(range).collect();
-    let n = Normalisation::IMAGENET;
-    Ranges::new(String::new(), 3, n.mean, n.std, values)
+    Ranges::new(Header::of(Normalisation::IMAGENET), values)
 }
 
 fn compiled(graph: &Graph, ranges: &Ranges) -> AlignedBytes {
