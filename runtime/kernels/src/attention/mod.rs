@@ -4,7 +4,7 @@ mod bias;
 mod exp2;
 mod operand;
 mod scalar;
-mod simd;
+pub(crate) mod simd;
 mod view;
 
 use core::ops::Range;

@@ -5,16 +5,18 @@
 //! 3. output (`mix`): the tile over the packed values, once for each plane; or whole exponentials times the values, if there are few keys and the
 //!    instruction set is better at that.
 //!
+//! Instruction sets may have a way of their own for the first queries of a group ([`Isa::attend`]).
+//!
 //! With several slots, step 3 follows when the planes of the group's query rows are complete: for each slot, values are packed and mixed.
 //!
 //! Every thread packs for itself, so a group that has no row in the thread's range is skipped. Of the other groups the first to the last query with a
 //! row in the range are computed; what falls outside the range goes to a spare row.
 
 mod bias;
-mod mix;
-mod pack;
-mod weights;
-mod workspace;
+pub(crate) mod mix;
+pub(crate) mod pack;
+pub(crate) mod weights;
+pub(crate) mod workspace;
 
 use core::ops::Range;
 
@@ -26,7 +28,7 @@ use self::workspace::Workspace;
 use super::{Attention, AttentionShape};
 use crate::gemm::simd::Rows;
 use crate::gemm::{NR, ROWS};
-use crate::isa::{Isa, Vectorised};
+use crate::isa::{Isa, Routine, Vectorised};
 use crate::{Out, SizeError};
 
 /// With so many keys Σ E·v is below 2³¹, and the planes' sums below 2²⁴: f32 holds these, so Σ E·v as f32 is what the planes' sums make (see `mix`).
@@ -38,17 +40,17 @@ const _: () =
 const PAST_END: i32 = -(1 << 29);
 
 /// One head's constants.
-struct Head {
+pub(crate) struct Head {
     index: usize,
-    logit_scale: f32,
+    pub(crate) logit_scale: f32,
     /// 128 times the output scale, for the planes' sums are joined in units of the upper one.
-    out_scale: f32,
+    pub(crate) out_scale: f32,
     /// Initial logits of the last two vectors of keys, of which the second is partial; 0 where there is a key.
-    past_end: [i32; 2 * NR],
+    pub(crate) past_end: [i32; 2 * NR],
     /// Largest biased logits of the last, partial vector of keys: any where there is a key.
     cap: [i32; NR],
     /// All ones where the last vector of keys has a key.
-    mask: [i16; NR],
+    pub(crate) mask: [i16; NR],
 }
 
 impl Head {
@@ -72,7 +74,7 @@ impl Head {
 }
 
 /// The part of the output that is asked for.
-struct Part<'o> {
+pub(crate) struct Part<'o> {
     rows: Range<usize>,
     out: &'o mut [i8],
 }
@@ -158,11 +160,11 @@ impl Attention<'_> {
 }
 
 /// The queries of a group to be computed for a head.
-struct Group<'g, 'a> {
-    op: &'g Attention<'a>,
-    head: &'g Head,
-    group: usize,
-    queries: Range<usize>,
+pub(crate) struct Group<'g, 'a> {
+    pub(crate) op: &'g Attention<'a>,
+    pub(crate) head: &'g Head,
+    pub(crate) group: usize,
+    pub(crate) queries: Range<usize>,
 }
 
 impl Group<'_, '_> {
@@ -181,6 +183,14 @@ impl Group<'_, '_> {
             isa.call(PackValues::new(self, self.group, v, work));
         }
         let mut query = self.queries.start;
+        if slots == 1 {
+            query += isa.call(Attend {
+                group: self,
+                q,
+                part,
+                work,
+            });
+        }
         while query < self.queries.end {
             let count = block_rows::<I>(self.queries.end - query, self.op.shape.keys);
             let row = if slots == 1 { 0 } else { query };
@@ -337,6 +347,24 @@ impl Group<'_, '_> {
             (queries, row) = blocks!(4, false);
             blocks!(2, false);
         }
+    }
+}
+
+/// See [`Isa::attend`], whose promise whoever makes one gives.
+struct Attend<'w, 's, 'g, 'a, 'o> {
+    group: &'w Group<'g, 'a>,
+    q: &'w [i8],
+    part: &'w mut Part<'o>,
+    work: &'w mut Workspace<'s>,
+}
+
+impl Routine for Attend<'_, '_, '_, '_, '_> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn simd<I: Isa>(self, isa: I) -> usize {
+        // SAFETY: as promised.
+        unsafe { isa.attend(self.group, self.q, self.part, self.work) }
     }
 }
 

@@ -27,6 +27,8 @@ mod vnni;
 
 use core::ops::Range;
 
+use crate::attention::simd::workspace::Workspace;
+use crate::attention::simd::{Group, Part};
 use crate::gemm::simd::{Panels, Rows};
 use crate::gemm::{GROUP, NR};
 use crate::requantise::simd::Form;
@@ -507,6 +509,20 @@ pub(crate) trait Isa: Copy {
     ) -> [Self::I32; R] {
         // SAFETY: the caller's promise.
         unsafe { self.tile_shifted(init, shifts, a, stride, k, b) }
+    }
+    /// Attends for the leading queries of a group, as many as there is a better way for; returns how many these are.
+    ///
+    /// # Safety
+    /// `work` has the packed keys and values of the group, whose attention has one slot.
+    #[inline(always)]
+    unsafe fn attend(
+        self,
+        _group: &Group<'_, '_>,
+        _q: &[i8],
+        _part: &mut Part<'_>,
+        _work: &mut Workspace<'_>,
+    ) -> usize {
+        0
     }
     /// Splits 8 values from `j` on of a row of planes as `store_halves`. A row takes 2·`pitch` elements.
     ///

@@ -7,9 +7,12 @@
 //!    if weights are small enough for a copy ([`join`]). Attention joins its keys and values once for a group.
 //! 2. ZIP1 and ZIP2 of 64-bit lanes join two rows. The GEMM does it once for a group of 12 rows and all panels ([`pack_group`]).
 //! 3. Sums stay in 2 × 2 blocks until they have been requantised: 16-bit lanes are split into rows by UZP1 and UZP2, half as many as 32-bit lanes take.
-//! 4. The two planes of a row of exponentials are a pair of rows: they are stored as an operand of SMMLA ([`store_planes`]).
+//! 4. The two planes of a row of exponentials are a pair of rows: they are stored as an operand of SMMLA ([`store_planes`]). With 12 query rows of few keys
+//!    attention does better: see `attention`.
 //!
 //! One or two rows, the last 4 steps of a K and the depthwise window are left to SDOT, which wastes nothing there.
+
+mod attention;
 
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -19,6 +22,7 @@ use super::{neon_dotprod, tile_and_steps, unroll};
 use crate::NeonI8mm;
 use crate::gemm::GROUP;
 
+pub(super) use self::attention::attend;
 pub(super) use super::neon_dotprod::{
     Column, LINES, Window, load_column, load_window, tile_steps, window,
 };

@@ -133,6 +133,10 @@ fn shapes() {
     for (heads, head_dim, queries, keys) in [
         (1, 1, 1, 1),
         (1, 32, 17, 49),
+        (2, 32, 12, 49),
+        (1, 16, 25, 9),
+        (1, 48, 37, 16),
+        (1, 64, 13, 200),
         (2, 32, 9, 50),
         (3, 24, 5, 7),
         (2, 64, 11, 64),
@@ -161,12 +165,12 @@ fn shapes() {
 /// The most keys for which exponentials may stay whole, and one more.
 #[test]
 fn keys_at_the_limit_of_whole_exponentials() {
-    for keys in [1023, 1024] {
+    for (head_dim, keys) in [(9, 1023), (16, 1023), (9, 1024), (16, 1024)] {
         for steepness in [-20, 1] {
             for fill in FILLS {
                 let shape = Shape {
                     heads: 1,
-                    head_dim: 9,
+                    head_dim,
                     queries: 15,
                     keys,
                 };
@@ -207,5 +211,10 @@ proptest! {
     #[test]
     fn any(heads in 1_usize..4, head_dim in 1_usize..70, queries in 1_usize..20, keys in 1_usize..100, steepness in -15..10, seed: u64) {
         attention(Shape { heads, head_dim, queries, keys }, steepness, Fill::Random, seed);
+    }
+
+    #[test]
+    fn whole_vectors(heads in 1_usize..3, vectors in 1_usize..5, queries in 12_usize..40, keys in 1_usize..100, steepness in -15..10, seed: u64) {
+        attention(Shape { heads, head_dim: 16 * vectors, queries, keys }, steepness, Fill::Random, seed);
     }
 }

@@ -41,16 +41,7 @@ impl<const P: usize, const WHOLE: bool> Routine for Mix<'_, '_, '_, '_, '_, '_, 
             ..
         } = op.shape;
         let pitch = padded_k(keys);
-        let rows = OutputRows::<P, WHOLE> {
-            table: op.out.rows,
-            start: self.part.rows.start,
-            count: self.part.rows.len(),
-            // What lies in the part lies in `out`, and the heads within a row (`new`).
-            first: (self.part.out.as_mut_ptr())
-                .wrapping_add(op.out.view.at(self.group.head.index, 0)),
-            stride: op.out.view.row_stride,
-            spare: work.spare.as_mut_ptr(),
-        };
+        let rows = OutputRows::<P, WHOLE>::new(self.group, self.part, work);
         let mut panel = Panel::<P, WHOLE> {
             planes: work.planes.as_ptr().wrapping_add(2 * self.row * pitch),
             pitch,
@@ -83,7 +74,7 @@ pub(super) const fn queries_of(rows: usize, whole: bool) -> usize {
 }
 
 /// Where the head lies in the rows of the output.
-struct OutputRows<'p, const P: usize, const WHOLE: bool> {
+pub(crate) struct OutputRows<'p, const P: usize, const WHOLE: bool> {
     table: Option<&'p [u32]>,
     /// The rows that `first` is the first of.
     start: usize,
@@ -94,10 +85,28 @@ struct OutputRows<'p, const P: usize, const WHOLE: bool> {
     spare: *mut i8,
 }
 
-impl<const P: usize, const WHOLE: bool> OutputRows<'_, P, WHOLE> {
+impl<'p, const P: usize, const WHOLE: bool> OutputRows<'p, P, WHOLE> {
+    #[inline(always)]
+    pub(crate) fn new(
+        group: &Group<'_, 'p>,
+        part: &mut Part<'_>,
+        work: &mut Workspace<'_>,
+    ) -> Self {
+        let out = &group.op.out;
+        Self {
+            table: out.rows,
+            start: part.rows.start,
+            count: part.rows.len(),
+            // What lies in the part lies in `out`, and the heads within a row (`new`).
+            first: (part.out.as_mut_ptr()).wrapping_add(out.view.at(group.head.index, 0)),
+            stride: out.view.row_stride,
+            spare: work.spare.as_mut_ptr(),
+        }
+    }
+
     /// Those of a block's elements, first of the result.
     #[inline(always)]
-    fn get(&self, element: usize) -> [*mut i8; P] {
+    pub(crate) fn get(&self, element: usize) -> [*mut i8; P] {
         let count = queries_of(P, WHOLE);
         let mut rows = [0; P];
         if let Some(table) = self.table {

@@ -26,7 +26,13 @@ struct Source<'o> {
 impl<'o> Source<'o> {
     /// `tensor` holds all rows of the operand (`run` has checked it).
     #[inline(always)]
-    fn new(operand: &Operand<'o>, tensor: &[i8], head: usize, first: usize, count: usize) -> Self {
+    pub(super) fn new(
+        operand: &Operand<'o>,
+        tensor: &[i8],
+        head: usize,
+        first: usize,
+        count: usize,
+    ) -> Self {
         let offset = operand.view.at(head, 0);
         Self {
             rows: operand.rows.map(|rows| &rows[first..][..count]),
@@ -266,7 +272,7 @@ unsafe fn pack_four<I: Isa>(isa: I, side_by_side: bool, rows: [*const i8; 4], to
 
 /// Query rows of a tile, readable to the padded head size: where they are, or copied side by side. (The padding of the copies is 0 from the start.)
 #[inline(always)]
-pub(super) fn query_rows(
+pub(crate) fn query_rows(
     group: &Group<'_, '_>,
     q: &[i8],
     query: usize,
@@ -286,7 +292,7 @@ pub(super) fn query_rows(
     let source = Source::new(&op.q, q, head, first, count);
     let mut to = work.queries.as_mut_ptr();
     for index in 0..count {
-        // SAFETY: a row has `head_dim` bytes, and there is room for 8 times `dim`.
+        // SAFETY: a row has `head_dim` bytes, and there is room for the rows of a tile.
         unsafe {
             let row = source.row(index);
             let mut d = 0;

@@ -14,7 +14,7 @@ use crate::isa::{Isa, Routine, unroll};
 /// Beyond this the exponential is 0.
 const T_MAX: i16 = CAP as i16;
 /// Where sums start.
-pub(super) const ZEROS: [i32; 2 * NR] = [0; 2 * NR];
+pub(crate) const ZEROS: [i32; 2 * NR] = [0; 2 * NR];
 
 /// The logits of R query rows of a group, whose keys are packed in `work`.
 pub(super) struct Logits<'w, 's, 'g, 'a, const R: usize> {
@@ -344,13 +344,18 @@ unsafe fn exponential<I: Isa, const FORM: u8>(
 ) -> I::I16 {
     // SAFETY: the caller's promise.
     let below = isa.sub_i32(unsafe { isa.load_i32(logits) }, max);
-    let w = if FORM == PLAIN {
-        let t = isa.round_floored(isa.mul_f32(isa.to_f32(below), scale), -T_MAX);
-        isa.add_i16(t, isa.splat_i16(FRACTION))
+    if FORM == PLAIN {
+        plain_exponential(isa, isa.mul_f32(isa.to_f32(below), scale))
     } else {
-        isa.narrow_floored(below, FRACTION - T_MAX)
-    };
-    exp2_neg(isa, w)
+        exp2_neg(isa, isa.narrow_floored(below, FRACTION - T_MAX))
+    }
+}
+
+/// The exponentials of 8 scaled differences from the maximum, in units of 2⁻¹⁰ octave.
+#[inline(always)]
+pub(crate) fn plain_exponential<I: Isa>(isa: I, below: I::F32) -> I::I16 {
+    let t = isa.round_floored(below, -T_MAX);
+    exp2_neg(isa, isa.add_i16(t, isa.splat_i16(FRACTION)))
 }
 
 /// The bits of t that are its fraction.

@@ -1,35 +1,36 @@
 //! The pieces of scratch, for one head and group at a time.
 
 use super::super::{Attention, AttentionShape};
+use super::WHOLE_KEYS_MAX;
 use crate::SizeError;
-use crate::gemm::{NR, ROWS, padded_k, padded_n};
+use crate::gemm::{GROUP, K_ALIGN, NR, ROWS, padded_k, padded_n};
 use crate::scratch::{carve, space};
 
-pub(super) struct Workspace<'s> {
+pub(crate) struct Workspace<'s> {
     /// Packed keys: N = keys, K = head size. Past the last key, anything.
-    pub(super) keys: &'s mut [i8],
+    pub(crate) keys: &'s mut [i8],
     /// Packed values: N = head size, K = keys. Past the last key, anything, for weights are 0 there.
-    pub(super) values: &'s mut [i8],
+    pub(crate) values: &'s mut [i8],
     /// Query rows of a tile padded to the packed K, if they cannot be read in place.
-    pub(super) queries: &'s mut [i8],
+    pub(crate) queries: &'s mut [i8],
     /// The same for instruction sets that pack them.
-    pub(super) packed_queries: &'s mut [i8],
-    /// `[ROWS][padded keys]`.
-    pub(super) logits: &'s mut [i32],
+    pub(crate) packed_queries: &'s mut [i8],
+    /// `[rows of a tile][padded keys]`.
+    pub(crate) logits: &'s mut [i32],
     /// The exponentials' upper 7 bits and lower 7 bits, `[rows][2][padded keys]`; rows of a tile, or with slots of a group.
-    pub(super) planes: &'s mut [i8],
+    pub(crate) planes: &'s mut [i8],
     /// 128 · output scale ÷ sum of the exponentials, for every row of the planes.
-    pub(super) factors: &'s mut [f32],
+    pub(crate) factors: &'s mut [f32],
     /// Where rows go that were not asked for.
-    pub(super) spare: &'s mut [i8],
+    pub(crate) spare: &'s mut [i8],
     /// Queries of each group to be computed, if the output has a table.
-    pub(super) hulls: &'s mut [[u32; 2]],
+    pub(crate) hulls: &'s mut [[u32; 2]],
     /// A window's bias of a head, expanded (see [`super::bias`]); or a row of another bias, or of zeros.
-    pub(super) bias: &'s mut [i32],
+    pub(crate) bias: &'s mut [i32],
     /// A window's bias of a head, in reverse.
-    pub(super) reversed: &'s mut [i32],
+    pub(crate) reversed: &'s mut [i32],
     /// Labels of a group, if there is a mask.
-    pub(super) labels: &'s mut [i32],
+    pub(crate) labels: &'s mut [i32],
 }
 
 /// Elements of the pieces.
@@ -58,13 +59,14 @@ impl Sizes {
             ..
         } = op.shape;
         let (pitch, dim) = (padded_k(keys), padded_k(head_dim));
-        let rows = if slots > 1 { queries } else { ROWS };
+        let tile = if op.has_whole_groups() { GROUP } else { ROWS };
+        let rows = if slots > 1 { queries } else { tile };
         let (bias, reversed) = op.bias_sizes();
         Self {
             keys: pitch * dim,
             values: pitch * padded_n(head_dim),
-            queries: ROWS * dim,
-            logits: ROWS * pitch,
+            queries: tile * dim,
+            logits: tile * pitch,
             planes: 2 * rows * pitch,
             rows,
             spare: padded_n(head_dim),
@@ -77,6 +79,15 @@ impl Sizes {
 }
 
 impl Attention<'_> {
+    /// Whether [`Isa::attend`](crate::isa::Isa::attend) may take groups of 12 queries: K without padding, and whole exponentials make the contract's bits.
+    pub(crate) fn has_whole_groups(&self) -> bool {
+        let shape = &self.shape;
+        shape.slots == 1
+            && shape.keys <= WHOLE_KEYS_MAX
+            && shape.head_dim.is_multiple_of(K_ALIGN)
+            && !self.is_biased()
+    }
+
     /// Scratch bytes a run needs.
     pub(in super::super) fn workspace_len(&self) -> usize {
         let sizes = Sizes::new(self);
@@ -115,7 +126,7 @@ impl Attention<'_> {
 }
 
 impl<'s> Workspace<'s> {
-    pub(super) fn new(op: &Attention<'_>, scratch: &'s mut [i8]) -> Result<Self, SizeError> {
+    pub(crate) fn new(op: &Attention<'_>, scratch: &'s mut [i8]) -> Result<Self, SizeError> {
         let sizes = Sizes::new(op);
         let (keys, rest) = carve(scratch, sizes.keys)?;
         let (values, rest) = carve(rest, sizes.values)?;
@@ -143,7 +154,8 @@ impl<'s> Workspace<'s> {
             reversed,
             labels,
         };
-        // Paddings of queries and planes: never written again.
+        // Paddings of queries and planes: never written again, but by `Isa::attend`, whose instruction set reads planes no further than to a multiple
+        // of 8 keys.
         this.queries.fill(0);
         this.planes.fill(0);
         // The bias where there is none.

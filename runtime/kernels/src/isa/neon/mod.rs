@@ -17,6 +17,8 @@ use self::table::look_up;
 use self::tile::{tile, tile_ragged, tile_steps};
 use self::weigh::weigh;
 use super::{Isa, Routine, neon, neon_dotprod, neon_i8mm};
+use crate::attention::simd::workspace::Workspace;
+use crate::attention::simd::{Group, Part};
 use crate::gemm::GROUP;
 use crate::requantise::scalar::MAGIC;
 use crate::{Neon, NeonDotprod, NeonI8mm};
@@ -443,6 +445,12 @@ neon!(
     ) -> [Self::I32; R] {
         // SAFETY: the caller's promise.
         unsafe { neon_i8mm::tile_joined(init, a, [16, stride], k, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn attend(self, group: &Group<'_, '_>, q: &[i8], part: &mut Part<'_>, work: &mut Workspace<'_>) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { neon_i8mm::attend(self, group, q, part, work) }
     }
 
     #[inline(always)]

@@ -1,0 +1,385 @@
+//! Attention of 12 query rows, in pairs of rows from the logits to the output.
+//!
+//! SMMLA leaves the sums of two rows and 8 columns in 4 blocks of 2 × 2. Nothing up to the exponentials looks at more than one sum, so logits stay in
+//! blocks, and the maximum of a row is that of its half of the blocks: the rows are split where 16-bit lanes are left of them.
+//!
+//! Exponentials of 14 bits are split into bytes by UZP1 and UZP2, which takes no arithmetic: USMMLA multiplies unsigned bytes by signed ones (Arm
+//! Architecture Reference Manual, C7.2, "USMMLA (vector)"). The sums of the upper bytes, times 256, are where those of the lower bytes start: what is
+//! left is Σ E·v, of which `attention/simd/mix.rs` says why it gives the contract's bits.
+
+use core::arch::aarch64::*;
+use core::arch::asm;
+
+use super::super::neon::Pair;
+use super::super::{Isa, unroll};
+use super::{load_i32_pairs, pack_group, split_i16, tile_packed};
+use crate::NeonI8mm;
+use crate::attention::simd::mix::OutputRows;
+use crate::attention::simd::pack::query_rows;
+use crate::attention::simd::weights::{ZEROS, plain_exponential};
+use crate::attention::simd::workspace::Workspace;
+use crate::attention::simd::{Group, Head, Part};
+use crate::gemm::{GROUP, NR, padded_k};
+
+/// Pairs of rows.
+const PAIRS: usize = GROUP / 2;
+/// Logits of a group and 8 keys: `[pairs][4 blocks][2 rows][2 keys]`.
+const PANEL: usize = GROUP * NR;
+
+/// 12 queries of a head, and where everything lies. Whoever makes one promises that there is all the fields say.
+struct Twelve<'h> {
+    head: &'h Head,
+    /// A multiple of 16.
+    head_dim: usize,
+    keys: usize,
+    /// As [`pack_group`] packs them.
+    queries: *const i8,
+    /// A joined panel for every 8 keys, and for every 8 channels.
+    packed_keys: *const i8,
+    packed_values: *const i8,
+    /// Elements of a panel of values.
+    value_panel: usize,
+    /// Room for 12 logits for every key, rounded up to 8 keys.
+    logits: *mut i32,
+    /// Room for two bytes for each logit.
+    bytes: *mut i8,
+    zero_point: i8,
+    min: i8,
+    outputs: [*mut i8; GROUP],
+}
+
+/// See [`Isa::attend`].
+///
+/// ```text
+/// for each 12 queries:
+///     pack them; logits of each 8 keys to memory, and the largest of each row
+///     for each pair of rows, for each 8 keys: exponentials, split into rows and then into bytes
+///     for each 8 channels: exponentials times values, requantised
+/// ```
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(in crate::isa) unsafe fn attend(
+    token: NeonI8mm,
+    group: &Group<'_, '_>,
+    q: &[i8],
+    part: &mut Part<'_>,
+    work: &mut Workspace<'_>,
+) -> usize {
+    let (op, shape) = (group.op, &group.op.shape);
+    if !op.has_whole_groups() {
+        return 0;
+    }
+    let count = group.queries.len() / GROUP * GROUP;
+    let outputs = OutputRows::<GROUP, true>::new(group, part, work);
+    for query in (group.queries.start..).step_by(GROUP).take(count / GROUP) {
+        let rows = query_rows(group, q, query, GROUP, work);
+        let twelve = Twelve {
+            head: group.head,
+            head_dim: shape.head_dim,
+            keys: shape.keys,
+            queries: work.packed_queries.as_ptr(),
+            packed_keys: work.keys.as_ptr(),
+            packed_values: work.values.as_ptr(),
+            value_panel: NR * padded_k(shape.keys),
+            logits: work.logits.as_mut_ptr(),
+            bytes: work.planes.as_mut_ptr(),
+            zero_point: op.quantisation.zero_point,
+            min: op.quantisation.min,
+            outputs: outputs.get(group.group * shape.queries + query),
+        };
+        // SAFETY: there is room for 12 rows (`Sizes`); the caller promises the rest.
+        unsafe {
+            let to = work.packed_queries.as_mut_ptr();
+            pack_group(rows.first, rows.stride, shape.head_dim, to);
+            let maxima = logits(&twelve);
+            let factors = exponentials(token, &twelve, &maxima);
+            mix(token, &twelve, &factors);
+        }
+    }
+    count
+}
+
+/// Writes the logits `[panels]`[`PANEL`]; returns the largest of each pair, of which some lanes are left: `[row][2]`.
+///
+/// # Safety
+/// As [`Twelve`] says.
+#[inline(always)]
+unsafe fn logits(group: &Twelve<'_>) -> [int32x4_t; PAIRS] {
+    let panels = group.keys.div_ceil(NR);
+    let mut maxima = [vdup(i32::MIN); PAIRS];
+    // SAFETY: there are `panels` panels of keys and of logits.
+    unsafe {
+        let mut last = [0; 2 * NR];
+        for (to, pair) in [0, 8]
+            .into_iter()
+            .zip(load_i32_pairs(group.head.past_end[NR..].as_ptr()))
+        {
+            vst1q_s32(last.as_mut_ptr().add(to), pair.0);
+            vst1q_s32(last.as_mut_ptr().add(to + 4), pair.1);
+        }
+        let (mut keys, mut to) = (group.packed_keys, group.logits);
+        for left in (0..panels).rev() {
+            let init = if left == 0 {
+                last.as_ptr()
+            } else {
+                ZEROS.as_ptr()
+            };
+            let blocks = tile_packed::<true>(init, group.queries, group.head_dim, keys);
+            unroll!(PAIRS, pair, {
+                let [Pair(b0, b1), Pair(b2, b3)] = blocks[pair];
+                let to = to.add(2 * NR * pair);
+                vst1q_s32(to, b0);
+                vst1q_s32(to.add(4), b1);
+                vst1q_s32(to.add(8), b2);
+                vst1q_s32(to.add(12), b3);
+                let max = vmaxq_s32(vmaxq_s32(b0, b1), vmaxq_s32(b2, b3));
+                maxima[pair] = vmaxq_s32(maxima[pair], max);
+            });
+            keys = keys.add(NR * group.head_dim);
+            to = to.add(PANEL);
+        }
+    }
+    maxima
+}
+
+/// Writes the exponentials' upper bytes `[panels][pairs][2 rows][8]`, and then the lower bytes alike; returns output scale ÷ their sum: `[row][2]`.
+///
+/// # Safety
+/// As [`Twelve`] says, and logits are written.
+#[inline(always)]
+unsafe fn exponentials(
+    token: NeonI8mm,
+    group: &Twelve<'_>,
+    maxima: &[int32x4_t; PAIRS],
+) -> [float32x4_t; PAIRS] {
+    let (whole, panels) = (group.keys / NR, group.keys.div_ceil(NR));
+    // SAFETY: there are `panels` panels of logits, and two of bytes for each.
+    unsafe {
+        let mask = vreinterpretq_s32_s16(vld1q_s16(group.head.mask.as_ptr()));
+        let mask = [
+            vreinterpretq_s16_s32(vzip1q_s32(mask, mask)),
+            vreinterpretq_s16_s32(vzip2q_s32(mask, mask)),
+        ];
+        let mut factors = [vdupq_n_f32(0.0); PAIRS];
+        for pair in 0..PAIRS {
+            // A, A', B, B' to A, B, A, B to A, A, B, B.
+            let max = vpmaxq_s32(maxima[pair], maxima[pair]);
+            let max = vzip1q_s32(max, max);
+            let mut from = group.logits.add(2 * NR * pair).cast_const();
+            let mut upper = group.bytes.add(2 * NR * pair);
+            let mut lower = upper.add(panels * PANEL);
+            let mut sum = vdup(0);
+            for _ in 0..whole {
+                let e = exponential_pair(token, from, max, group.head.logit_scale);
+                sum = vpadalq_s16(vpadalq_s16(sum, e[0]), e[1]);
+                store_bytes(upper, lower, e);
+                (from, upper, lower) = (from.add(PANEL), upper.add(PANEL), lower.add(PANEL));
+            }
+            if whole < panels {
+                let e = exponential_pair(token, from, max, group.head.logit_scale);
+                let e = [vandq_s16(e[0], mask[0]), vandq_s16(e[1], mask[1])];
+                sum = vpadalq_s16(vpadalq_s16(sum, e[0]), e[1]);
+                store_bytes(upper, lower, e);
+            }
+            // A, B, A', B' to A, B, A, B to A, A, B, B.
+            let sum = vaddq_s32(sum, vextq_s32::<2>(sum, sum));
+            let sum = vcvtq_f32_s32(vzip1q_s32(sum, sum));
+            factors[pair] = vdivq_f32(vdupq_n_f32(group.head.out_scale), sum);
+        }
+        factors
+    }
+}
+
+/// The exponentials of a pair of rows and 8 keys, in pairs of keys.
+///
+/// # Safety
+/// `logits` is valid for reading 16 elements.
+#[inline(always)]
+unsafe fn exponential_pair(
+    token: NeonI8mm,
+    logits: *const i32,
+    max: int32x4_t,
+    scale: f32,
+) -> [int16x8_t; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let scaled = |block: usize| {
+            let below = vsubq_s32(vld1q_s32(logits.add(4 * block)), max);
+            vmulq_n_f32(vcvtq_f32_s32(below), scale)
+        };
+        [
+            plain_exponential(token, Pair(scaled(0), scaled(1))),
+            plain_exponential(token, Pair(scaled(2), scaled(3))),
+        ]
+    }
+}
+
+/// # Safety
+/// Both are valid for writing 16 elements.
+#[inline(always)]
+unsafe fn store_bytes(upper: *mut i8, lower: *mut i8, e: [int16x8_t; 2]) {
+    let rows = split_i16(e);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let rows = [vreinterpretq_s8_s16(rows[0]), vreinterpretq_s8_s16(rows[1])];
+        vst1q_s8(upper, vuzp2q_s8(rows[0], rows[1]));
+        vst1q_s8(lower, vuzp1q_s8(rows[0], rows[1]));
+    }
+}
+
+/// Exponentials times values, requantised.
+///
+/// # Safety
+/// As [`Twelve`] says, and the bytes are written.
+#[inline(always)]
+unsafe fn mix(token: NeonI8mm, group: &Twelve<'_>, factors: &[float32x4_t; PAIRS]) {
+    let panels = group.keys.div_ceil(NR);
+    let (mut values, mut d) = (group.packed_values, 0);
+    while d < group.head_dim {
+        // SAFETY: there is a panel of values for every 8 channels, and every row of the output has `head_dim`.
+        unsafe {
+            let zero_point = vdupq_n_s16(i16::from(group.zero_point));
+            let min = vdupq_n_s16(i16::from(group.min));
+            let blocks = weigh(group.bytes, panels, values);
+            unroll!(PAIRS, pair, {
+                let factor = factors[pair];
+                let scaled = |block| vmulq_f32(vcvtq_n_f32_s32::<7>(block), factor);
+                let [left, right] = blocks[pair];
+                let rows = split_i16([
+                    token.round_sat16(Pair(scaled(left.0), scaled(left.1))),
+                    token.round_sat16(Pair(scaled(right.0), scaled(right.1))),
+                ]);
+                for (row, q) in rows.into_iter().enumerate() {
+                    let q = vmaxq_s16(vqaddq_s16(q, zero_point), min);
+                    vst1_s8(group.outputs[2 * pair + row].add(d), vqmovn_s16(q));
+                }
+            });
+        }
+        values = values.wrapping_add(group.value_panel);
+        d += NR;
+    }
+}
+
+/// USMMLA of the pair `$x` of rows, times the joined weights v4, v0, v2 and v1.
+macro_rules! usmmlas {
+    ($x:literal, $($acc:literal $w:literal)*) => {
+        concat!($("usmmla ", $acc, ".4s, ", $x, ".16b, ", $w, ".16b\n",)*)
+    };
+}
+
+/// 8 keys for 12 rows × 8 channels.
+macro_rules! weigh_step {
+    () => {
+        concat!(
+            "ldp q4, q0, [{w}], #32\n",
+            "ldp q2, q1, [{w}], #32\n",
+            "ldp q5, q6, [{x}], #32\n",
+            "ldp q7, q3, [{x}], #32\n",
+            usmmlas!("v5", "v8" "v4" "v9" "v0" "v10" "v2" "v11" "v1"),
+            usmmlas!("v6", "v12" "v4" "v13" "v0" "v14" "v2" "v15" "v1"),
+            "ldp q5, q6, [{x}], #32\n",
+            usmmlas!("v7", "v16" "v4" "v17" "v0" "v18" "v2" "v19" "v1"),
+            usmmlas!("v3", "v20" "v4" "v21" "v0" "v22" "v2" "v23" "v1"),
+            usmmlas!("v5", "v24" "v4" "v25" "v0" "v26" "v2" "v27" "v1"),
+            usmmlas!("v6", "v28" "v4" "v29" "v0" "v30" "v2" "v31" "v1"),
+        )
+    };
+}
+
+/// All blocks are 0.
+macro_rules! clear {
+    ($($block:literal)*) => {
+        concat!($("movi ", $block, ".4s, #0\n",)*)
+    };
+}
+
+/// All blocks times 256.
+macro_rules! times_256 {
+    ($($block:literal)*) => {
+        concat!($("shl ", $block, ".4s, ", $block, ".4s, #8\n",)*)
+    };
+}
+
+/// `$macro` of all blocks.
+macro_rules! of_blocks {
+    ($macro:ident) => {
+        $macro!("v8" "v9" "v10" "v11" "v12" "v13" "v14" "v15" "v16" "v17" "v18" "v19"
+            "v20" "v21" "v22" "v23" "v24" "v25" "v26" "v27" "v28" "v29" "v30" "v31")
+    };
+}
+
+/// `Σ_j E[j]·v[j]` for 12 rows and 8 channels, whose values are joined: `panels` times 8 keys.
+///
+/// ```text
+/// blocks of each pair of rows = 0
+/// for each 8 keys: for each pair of rows: USMMLA of the upper bytes with 4 pairs of channels
+/// blocks = 256 · blocks
+/// for each 8 keys: the same with the lower bytes, which lie behind the upper ones
+/// ```
+/// 1. 24 accumulators serve both halves of the bytes, one after the other: the values are read twice, but 12 rows share what is read.
+/// 2. Two turns of a loop at a time; if their number is odd, the first begins in the middle.
+///
+/// | v0, v1, v2, v4 | v5–v7, v3 | v8–v31 |
+/// |---|---|---|
+/// | values | bytes of rows: two pairs, and the next two | blocks, 4 for each pair of rows |
+///
+/// # Safety
+/// `bytes` is valid for reading `panels` times 192 elements, `values` for 64; `panels` is not 0.
+#[inline(always)]
+unsafe fn weigh(
+    bytes: *const i8,
+    panels: usize,
+    values: *const i8,
+) -> [[Pair<int32x4_t>; 2]; PAIRS] {
+    let (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11);
+    let (s12, s13, s14, s15, s16, s17, s18, s19, s20, s21, s22, s23);
+    // SAFETY: reads what the caller promises; its token proves USMMLA.
+    unsafe {
+        asm!(
+            of_blocks!(clear),
+            "tbnz {panels}, #0, 3f",
+            "2:",
+            weigh_step!(),
+            "3:",
+            weigh_step!(),
+            "cmp {w}, {end}",
+            "b.ne 2b",
+            of_blocks!(times_256),
+            "mov {w}, {values}",
+            "tbnz {panels}, #0, 5f",
+            "4:",
+            weigh_step!(),
+            "5:",
+            weigh_step!(),
+            "cmp {w}, {end}",
+            "b.ne 4b",
+            x = inout(reg) bytes => _,
+            w = inout(reg) values => _,
+            values = in(reg) values,
+            end = in(reg) values.wrapping_add(8 * NR * panels),
+            panels = in(reg) panels,
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+            out("v8") s0, out("v9") s1, out("v10") s2, out("v11") s3, out("v12") s4, out("v13") s5, out("v14") s6, out("v15") s7,
+            out("v16") s8, out("v17") s9, out("v18") s10, out("v19") s11, out("v20") s12, out("v21") s13, out("v22") s14, out("v23") s15,
+            out("v24") s16, out("v25") s17, out("v26") s18, out("v27") s19, out("v28") s20, out("v29") s21, out("v30") s22, out("v31") s23,
+            options(pure, readonly, nostack),
+        );
+    }
+    [
+        [Pair(s0, s1), Pair(s2, s3)],
+        [Pair(s4, s5), Pair(s6, s7)],
+        [Pair(s8, s9), Pair(s10, s11)],
+        [Pair(s12, s13), Pair(s14, s15)],
+        [Pair(s16, s17), Pair(s18, s19)],
+        [Pair(s20, s21), Pair(s22, s23)],
+    ]
+}
+
+/// All lanes alike.
+#[inline(always)]
+fn vdup(v: i32) -> int32x4_t {
+    // SAFETY: a register operation of the baseline instruction set.
+    unsafe { vdupq_n_s32(v) }
+}
