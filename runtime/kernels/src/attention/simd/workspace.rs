@@ -79,12 +79,14 @@ impl Sizes {
 }
 
 impl Attention<'_> {
-    /// Whether [`Isa::attend`](crate::isa::Isa::attend) may take groups of 12 queries: K without padding, and whole exponentials make the contract's bits.
+    /// Whether [`Isa::attend`](crate::isa::Isa::attend) may take groups of 12 queries: K without padding, logits below 2²², and whole exponentials make
+    /// the contract's bits.
     pub(crate) fn has_whole_groups(&self) -> bool {
         let shape = &self.shape;
         shape.slots == 1
             && shape.keys <= WHOLE_KEYS_MAX
             && shape.head_dim.is_multiple_of(K_ALIGN)
+            && shape.head_dim <= 256
             && !self.is_biased()
     }
 

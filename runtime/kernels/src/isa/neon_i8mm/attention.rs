@@ -3,6 +3,8 @@
 //! SMMLA leaves the sums of two rows and 8 columns in 4 blocks of 2 × 2. Nothing up to the exponentials looks at more than one sum, so logits stay in
 //! blocks, and the maximum of a row is that of its half of the blocks: the rows are split where 16-bit lanes are left of them.
 //!
+//! Logits start at the bits of 1.5·2²³ (`ORIGIN`), which saves their conversion.
+//!
 //! Exponentials of 14 bits are split into bytes by UZP1 and UZP2, which takes no arithmetic: USMMLA multiplies unsigned bytes by signed ones (Arm
 //! Architecture Reference Manual, C7.2, "USMMLA (vector)"). The sums of the upper bytes, times 256, are where those of the lower bytes start: what is
 //! left is Σ E·v, of which `attention/simd/mix.rs` says why it gives the contract's bits.
@@ -25,6 +27,11 @@ use crate::gemm::{GROUP, NR, padded_k};
 const PAIRS: usize = GROUP / 2;
 /// Logits of a group and 8 keys: `[pairs][4 blocks][2 rows][2 keys]`.
 const PANEL: usize = GROUP * NR;
+
+/// 1.5·2²³ as the bits of an f32. Added to an integer below 2²² in magnitude it makes the bits of their sum in f32, so logits that start here are
+/// subtracted as f32 without being converted; their order as integers stays the same.
+const ORIGIN: i32 = 0x4B40_0000;
+const ORIGINS: [i32; 2 * NR] = [ORIGIN; 2 * NR];
 
 /// 12 queries of a head, and where everything lies. Whoever makes one promises that there is all the fields say.
 struct Twelve<'h> {
@@ -95,7 +102,11 @@ pub(in crate::isa) unsafe fn attend(
             pack_group(rows.first, rows.stride, shape.head_dim, to);
             let maxima = logits(&twelve);
             let factors = exponentials(token, &twelve, &maxima);
-            mix(token, &twelve, &factors);
+            if twelve.min == i8::MIN {
+                mix::<true>(token, &twelve, &factors);
+            } else {
+                mix::<false>(token, &twelve, &factors);
+            }
         }
     }
     count
@@ -111,20 +122,20 @@ unsafe fn logits(group: &Twelve<'_>) -> [int32x4_t; PAIRS] {
     let mut maxima = [vdup(i32::MIN); PAIRS];
     // SAFETY: there are `panels` panels of keys and of logits.
     unsafe {
-        let mut last = [0; 2 * NR];
-        for (to, pair) in [0, 8]
-            .into_iter()
+        let mut last = ORIGINS;
+        for (to, pair) in last
+            .chunks_exact_mut(NR)
             .zip(load_i32_pairs(group.head.past_end[NR..].as_ptr()))
         {
-            vst1q_s32(last.as_mut_ptr().add(to), pair.0);
-            vst1q_s32(last.as_mut_ptr().add(to + 4), pair.1);
+            vst1q_s32(to.as_mut_ptr(), vaddq_s32(pair.0, vdup(ORIGIN)));
+            vst1q_s32(to[4..].as_mut_ptr(), vaddq_s32(pair.1, vdup(ORIGIN)));
         }
         let (mut keys, mut to) = (group.packed_keys, group.logits);
         for left in (0..panels).rev() {
             let init = if left == 0 {
                 last.as_ptr()
             } else {
-                ZEROS.as_ptr()
+                ORIGINS.as_ptr()
             };
             let blocks = tile_packed::<true>(init, group.queries, group.head_dim, keys);
             unroll!(PAIRS, pair, {
@@ -155,6 +166,7 @@ unsafe fn exponentials(
     maxima: &[int32x4_t; PAIRS],
 ) -> [float32x4_t; PAIRS] {
     let (whole, panels) = (group.keys / NR, group.keys.div_ceil(NR));
+    let mut factors = [vdup(0); PAIRS].map(to_f32);
     // SAFETY: there are `panels` panels of logits, and two of bytes for each.
     unsafe {
         let mask = vreinterpretq_s32_s16(vld1q_s16(group.head.mask.as_ptr()));
@@ -162,79 +174,125 @@ unsafe fn exponentials(
             vreinterpretq_s16_s32(vzip1q_s32(mask, mask)),
             vreinterpretq_s16_s32(vzip2q_s32(mask, mask)),
         ];
-        let mut factors = [vdupq_n_f32(0.0); PAIRS];
-        for pair in 0..PAIRS {
-            // A, A', B, B' to A, B, A, B to A, A, B, B.
-            let max = vpmaxq_s32(maxima[pair], maxima[pair]);
-            let max = vzip1q_s32(max, max);
-            let mut from = group.logits.add(2 * NR * pair).cast_const();
-            let mut upper = group.bytes.add(2 * NR * pair);
-            let mut lower = upper.add(panels * PANEL);
-            let mut sum = vdup(0);
+        for pair in (0..PAIRS).step_by(2) {
+            let mut two = Two {
+                token,
+                from: group.logits.add(2 * NR * pair),
+                upper: group.bytes.add(2 * NR * pair),
+                lower: panels * PANEL,
+                scale: vdupq_n_f32(group.head.logit_scale),
+                maxima: [row_maxima(maxima[pair]), row_maxima(maxima[pair + 1])],
+                sums: [vdup(0); 2],
+            };
             for _ in 0..whole {
-                let e = exponential_pair(token, from, max, group.head.logit_scale);
-                sum = vpadalq_s16(vpadalq_s16(sum, e[0]), e[1]);
-                store_bytes(upper, lower, e);
-                (from, upper, lower) = (from.add(PANEL), upper.add(PANEL), lower.add(PANEL));
+                two.eight_keys(None);
             }
             if whole < panels {
-                let e = exponential_pair(token, from, max, group.head.logit_scale);
-                let e = [vandq_s16(e[0], mask[0]), vandq_s16(e[1], mask[1])];
-                sum = vpadalq_s16(vpadalq_s16(sum, e[0]), e[1]);
-                store_bytes(upper, lower, e);
+                two.eight_keys(Some(mask));
             }
-            // A, B, A', B' to A, B, A, B to A, A, B, B.
-            let sum = vaddq_s32(sum, vextq_s32::<2>(sum, sum));
-            let sum = vcvtq_f32_s32(vzip1q_s32(sum, sum));
-            factors[pair] = vdivq_f32(vdupq_n_f32(group.head.out_scale), sum);
+            for (factor, sum) in factors[pair..].iter_mut().zip(two.sums) {
+                // A, B, A', B' to A, B, A, B to A, A, B, B.
+                let sum = vaddq_s32(sum, vextq_s32::<2>(sum, sum));
+                let sum = vcvtq_f32_s32(vzip1q_s32(sum, sum));
+                *factor = vdivq_f32(vdupq_n_f32(group.head.out_scale), sum);
+            }
         }
-        factors
+    }
+    factors
+}
+
+/// A, A', B, B' to A, A, B, B.
+#[inline(always)]
+fn row_maxima(max: int32x4_t) -> float32x4_t {
+    // SAFETY: register operations of the baseline instruction set.
+    unsafe {
+        let max = vpmaxq_s32(max, max);
+        to_f32(vzip1q_s32(max, max))
     }
 }
 
-/// The exponentials of a pair of rows and 8 keys, in pairs of keys.
-///
-/// # Safety
-/// `logits` is valid for reading 16 elements.
-#[inline(always)]
-unsafe fn exponential_pair(
+/// Two pairs of rows on their way from key to key.
+struct Two {
     token: NeonI8mm,
-    logits: *const i32,
-    max: int32x4_t,
-    scale: f32,
-) -> [int16x8_t; 2] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let scaled = |block: usize| {
-            let below = vsubq_s32(vld1q_s32(logits.add(4 * block)), max);
-            vmulq_n_f32(vcvtq_f32_s32(below), scale)
-        };
-        [
-            plain_exponential(token, Pair(scaled(0), scaled(1))),
-            plain_exponential(token, Pair(scaled(2), scaled(3))),
-        ]
+    from: *const i32,
+    upper: *mut i8,
+    /// From the upper bytes to the lower ones.
+    lower: usize,
+    scale: float32x4_t,
+    maxima: [float32x4_t; 2],
+    sums: [int32x4_t; 2],
+}
+
+impl Two {
+    /// Exponentials of the next 8 keys, of those in `mask`.
+    ///
+    /// # Safety
+    /// There are so many logits, and room for the bytes.
+    #[inline(always)]
+    unsafe fn eight_keys(&mut self, mask: Option<[int16x8_t; 2]>) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bytes = [self.bytes(0, mask), self.bytes(1, mask)];
+            for pair in 0..2 {
+                let [upper, lower] = bytes[pair];
+                let to = self.upper.add(2 * NR * pair);
+                vst1q_s8(to, upper);
+                vst1q_s8(to.add(self.lower), lower);
+            }
+            self.from = self.from.add(PANEL);
+            self.upper = self.upper.add(PANEL);
+        }
+    }
+
+    /// Upper and lower bytes of a pair of rows; adds the exponentials to their sums.
+    ///
+    /// # Safety
+    /// As `eight_keys`.
+    #[inline(always)]
+    unsafe fn bytes(&mut self, pair: usize, mask: Option<[int16x8_t; 2]>) -> [int8x16_t; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut e = self.exponentials(pair);
+            if let Some(mask) = mask {
+                e = [vandq_s16(e[0], mask[0]), vandq_s16(e[1], mask[1])];
+            }
+            self.sums[pair] = vpadalq_s16(vpadalq_s16(self.sums[pair], e[0]), e[1]);
+            let [a, b] = split_i16(e).map(|row| vreinterpretq_s8_s16(row));
+            [vuzp2q_s8(a, b), vuzp1q_s8(a, b)]
+        }
+    }
+
+    /// Exponentials of 8 keys of a pair of rows, in pairs of keys.
+    ///
+    /// # Safety
+    /// As `eight_keys`.
+    #[inline(always)]
+    unsafe fn exponentials(&self, pair: usize) -> [int16x8_t; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let logits = self.from.add(2 * NR * pair);
+            let scaled = |block: usize| {
+                let below = vsubq_f32(to_f32(vld1q_s32(logits.add(4 * block))), self.maxima[pair]);
+                vmulq_f32(below, self.scale)
+            };
+            [
+                plain_exponential(self.token, Pair(scaled(0), scaled(1))),
+                plain_exponential(self.token, Pair(scaled(2), scaled(3))),
+            ]
+        }
     }
 }
 
-/// # Safety
-/// Both are valid for writing 16 elements.
-#[inline(always)]
-unsafe fn store_bytes(upper: *mut i8, lower: *mut i8, e: [int16x8_t; 2]) {
-    let rows = split_i16(e);
-    // SAFETY: the caller's promise.
-    unsafe {
-        let rows = [vreinterpretq_s8_s16(rows[0]), vreinterpretq_s8_s16(rows[1])];
-        vst1q_s8(upper, vuzp2q_s8(rows[0], rows[1]));
-        vst1q_s8(lower, vuzp1q_s8(rows[0], rows[1]));
-    }
-}
-
-/// Exponentials times values, requantised.
+/// Exponentials times values, requantised. If WHOLE, the output's minimum is −128, which saturation brings about.
 ///
 /// # Safety
 /// As [`Twelve`] says, and the bytes are written.
 #[inline(always)]
-unsafe fn mix(token: NeonI8mm, group: &Twelve<'_>, factors: &[float32x4_t; PAIRS]) {
+unsafe fn mix<const WHOLE: bool>(
+    token: NeonI8mm,
+    group: &Twelve<'_>,
+    factors: &[float32x4_t; PAIRS],
+) {
     let panels = group.keys.div_ceil(NR);
     let (mut values, mut d) = (group.packed_values, 0);
     while d < group.head_dim {
@@ -252,7 +310,8 @@ unsafe fn mix(token: NeonI8mm, group: &Twelve<'_>, factors: &[float32x4_t; PAIRS
                     token.round_sat16(Pair(scaled(right.0), scaled(right.1))),
                 ]);
                 for (row, q) in rows.into_iter().enumerate() {
-                    let q = vmaxq_s16(vqaddq_s16(q, zero_point), min);
+                    let q = vqaddq_s16(q, zero_point);
+                    let q = if WHOLE { q } else { vmaxq_s16(q, min) };
                     vst1_s8(group.outputs[2 * pair + row].add(d), vqmovn_s16(q));
                 }
             });
@@ -288,25 +347,10 @@ macro_rules! weigh_step {
     };
 }
 
-/// All blocks are 0.
-macro_rules! clear {
-    ($($block:literal)*) => {
-        concat!($("movi ", $block, ".4s, #0\n",)*)
-    };
-}
-
 /// All blocks times 256.
 macro_rules! times_256 {
     ($($block:literal)*) => {
         concat!($("shl ", $block, ".4s, ", $block, ".4s, #8\n",)*)
-    };
-}
-
-/// `$macro` of all blocks.
-macro_rules! of_blocks {
-    ($macro:ident) => {
-        $macro!("v8" "v9" "v10" "v11" "v12" "v13" "v14" "v15" "v16" "v17" "v18" "v19"
-            "v20" "v21" "v22" "v23" "v24" "v25" "v26" "v27" "v28" "v29" "v30" "v31")
     };
 }
 
@@ -338,7 +382,9 @@ unsafe fn weigh(
     // SAFETY: reads what the caller promises; its token proves USMMLA.
     unsafe {
         asm!(
-            of_blocks!(clear),
+            "ldp q8, q9, [{zeros}]", "ldp q10, q11, [{zeros}]", "ldp q12, q13, [{zeros}]", "ldp q14, q15, [{zeros}]",
+            "ldp q16, q17, [{zeros}]", "ldp q18, q19, [{zeros}]", "ldp q20, q21, [{zeros}]", "ldp q22, q23, [{zeros}]",
+            "ldp q24, q25, [{zeros}]", "ldp q26, q27, [{zeros}]", "ldp q28, q29, [{zeros}]", "ldp q30, q31, [{zeros}]",
             "tbnz {panels}, #0, 3f",
             "2:",
             weigh_step!(),
@@ -346,7 +392,8 @@ unsafe fn weigh(
             weigh_step!(),
             "cmp {w}, {end}",
             "b.ne 2b",
-            of_blocks!(times_256),
+            times_256!("v8" "v9" "v10" "v11" "v12" "v13" "v14" "v15" "v16" "v17" "v18" "v19"
+                "v20" "v21" "v22" "v23" "v24" "v25" "v26" "v27" "v28" "v29" "v30" "v31"),
             "mov {w}, {values}",
             "tbnz {panels}, #0, 5f",
             "4:",
@@ -355,6 +402,7 @@ unsafe fn weigh(
             weigh_step!(),
             "cmp {w}, {end}",
             "b.ne 4b",
+            zeros = in(reg) ZEROS.as_ptr(),
             x = inout(reg) bytes => _,
             w = inout(reg) values => _,
             values = in(reg) values,
@@ -375,6 +423,13 @@ unsafe fn weigh(
         [Pair(s16, s17), Pair(s18, s19)],
         [Pair(s20, s21), Pair(s22, s23)],
     ]
+}
+
+/// The same bits.
+#[inline(always)]
+fn to_f32(bits: int32x4_t) -> float32x4_t {
+    // SAFETY: no instruction at all.
+    unsafe { vreinterpretq_f32_s32(bits) }
 }
 
 /// All lanes alike.
