@@ -60,7 +60,7 @@ impl<'a> Conv<'a> {
         &self.gemm
     }
 
-    /// Scratch bytes `run` needs: room for some zero-padded patches.
+    /// Scratch bytes `run` needs: room for some padded patches.
     #[must_use]
     pub fn scratch_len(&self) -> usize {
         rows_scratch_len(self.gemm.k)

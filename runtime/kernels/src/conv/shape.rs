@@ -140,8 +140,63 @@ impl ConvShape {
         self.kernel == [1, 1] && self.stride == [1, 1]
     }
 
-    /// Copies the window of output pixel (oy, ox) to `patch`, `[kh][kw][c]`.
+    /// Copies the window of output pixel (oy, ox) to `patch`, `[kh][kw][c]`. What is behind it in `patch` may be overwritten.
+    #[inline(always)]
     pub(crate) fn gather(&self, x: &[i8], pad: &[i8], oy: usize, ox: usize, patch: &mut [i8]) {
+        if !self.copy_inside(x, oy, ox, patch) {
+            self.gather_border(x, pad, oy, ox, patch);
+        }
+    }
+
+    /// [`Self::gather`] of a window that lies in the image, as most do; else, or if moves of [`MOVE`] bytes do not fit, nothing is done.
+    ///
+    /// A line of at most `MOVE` bytes is one move, which may reach into the next line: that is written later. Longer ones are some moves, of which the
+    /// last overlaps the one before.
+    #[inline(always)]
+    fn copy_inside(&self, x: &[i8], oy: usize, ox: usize, patch: &mut [i8]) -> bool {
+        let (top, left) = (self.start(0, oy), self.start(1, ox));
+        let (height, channels) = (self.kernel[0] as usize, self.in_c as usize);
+        let (width, pitch) = (
+            self.kernel[1] as usize * channels,
+            self.in_w as usize * channels,
+        );
+        if top < 0
+            || left < 0
+            || top + height as isize > self.in_h as isize
+            || left + self.kernel[1] as isize > self.in_w as isize
+        {
+            return false;
+        }
+        let first = top as usize * pitch + left as usize * channels;
+        let (lines, last) = (height - 1, width.max(MOVE));
+        let (Some(from), Some(to)) = (
+            x.get(first..first + lines * pitch + last),
+            patch.get_mut(..lines * width + last),
+        ) else {
+            return false;
+        };
+        let (mut from, mut to) = (from.as_ptr(), to.as_mut_ptr());
+        for _ in 0..height {
+            // SAFETY: `from` holds `lines` times `pitch` elements and `last` more, `to` `lines` times `width` and `last` more; moves end at or before
+            // the larger of `width` and `MOVE`.
+            unsafe {
+                let mut d = 0;
+                while d + MOVE < width {
+                    copy_move(from.add(d), to.add(d));
+                    d += MOVE;
+                }
+                let rest = width.saturating_sub(MOVE);
+                copy_move(from.add(rest), to.add(rest));
+            }
+            from = from.wrapping_add(pitch);
+            to = to.wrapping_add(width);
+        }
+        true
+    }
+
+    /// [`Self::gather`] of any window.
+    #[inline(never)]
+    fn gather_border(&self, x: &[i8], pad: &[i8], oy: usize, ox: usize, patch: &mut [i8]) {
         let channels = self.in_c as usize;
         let (top, left) = (self.start(0, oy), self.start(1, ox));
         // Columns of the window inside the image: the same in every row.
@@ -150,17 +205,6 @@ impl ConvShape {
         let width = self.kernel[1] as usize * channels;
         let before = ((first - left) as usize * channels).min(width);
         let inside = (end - first).max(0) as usize * channels;
-        // All of it inside, as most are.
-        if let Some(first) = self.pixel(top, left)
-            && inside == width
-            && top + self.kernel[0] as isize <= self.in_h as isize
-        {
-            let pitch = self.in_w as usize * channels;
-            for ky in 0..self.kernel[0] as usize {
-                copy_short(&x[first + ky * pitch..], &mut patch[ky * width..], width);
-            }
-            return;
-        }
         for ky in 0..self.kernel[0] as usize {
             // To the end of the patch, not of the line: later lines are written later.
             let line = &mut patch[ky * width..];
@@ -176,9 +220,22 @@ impl ConvShape {
     }
 }
 
+/// Bytes of a move: two registers, or one.
+const MOVE: usize = 32;
+
+/// # Safety
+/// [`MOVE`] elements of `from` can be read, and of `to` written.
+#[inline(always)]
+unsafe fn copy_move(from: *const i8, to: *mut i8) {
+    // SAFETY: the caller's promise; arrays of bytes have no alignment.
+    unsafe {
+        to.cast::<[i8; MOVE]>()
+            .write(from.cast::<[i8; MOVE]>().read());
+    };
+}
+
 /// Copies `count` bytes; more, to what is written next, if that is one move of constant size.
 fn copy_short(from: &[i8], to: &mut [i8], count: usize) {
-    const MOVE: usize = 32;
     match (from.get(..MOVE), to.get_mut(..MOVE)) {
         (Some(from), Some(to)) if count <= MOVE => to.copy_from_slice(from),
         _ => to[..count].copy_from_slice(&from[..count]),

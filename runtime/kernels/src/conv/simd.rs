@@ -1,4 +1,5 @@
-//! Patches of some output pixels are gathered into scratch, zero padded, and multiplied as rows. A 1×1 convolution needs no gathering.
+//! Patches of some output pixels are gathered into scratch and multiplied as rows; past K they have anything, for weights are 0 there. A 1×1
+//! convolution needs no gathering.
 
 use core::ops::Range;
 
@@ -42,9 +43,13 @@ impl Vectorised for Conv<'_> {
             if in_place {
                 input.first = x[pixel * k..(pixel + count) * k].as_ptr();
             } else {
-                for (index, patch) in patches.chunks_exact_mut(stride).take(count).enumerate() {
-                    let (oy, ox) = ((pixel + index) / width, (pixel + index) % width);
-                    self.shape.gather(x, self.pad, oy, ox, &mut patch[..k]);
+                let (mut oy, mut ox) = (pixel / width, pixel % width);
+                for patch in patches.chunks_exact_mut(stride).take(count) {
+                    self.shape.gather(x, self.pad, oy, ox, patch);
+                    ox += 1;
+                    if ox == width {
+                        (oy, ox) = (oy + 1, 0);
+                    }
                 }
             }
             // SAFETY: `count` rows of `stride` elements lie in `x` (k = stride) or in `patches`; `run` checked that `out` holds `rows`.
