@@ -1,4 +1,5 @@
-//! Two passes over a row: sums, then 16 and 8 channels at a time; the last channels, fewer than 8, as the reference does them.
+//! Two passes over a row: sums, then 16 and 8 channels at a time; the last channels, fewer than 8, as the reference does them. Rows of whole vectors run
+//! in pairs.
 
 use core::ops::Range;
 
@@ -85,6 +86,13 @@ impl LayerNorm<'_> {
         let channels = self.channels;
         let affine = self.affine();
         let whole = channels - channels % LANES;
+        let mut rows = rows;
+        if self.gather.is_none() && channels.is_multiple_of(2 * LANES) {
+            let pairs = rows.len() / 2;
+            // SAFETY: the caller's promise, for the first rows.
+            y = unsafe { self.pairs_simd(isa, rows.start, pairs, x, y) };
+            rows.start += 2 * pairs;
+        }
         // Moved along from row to row, if there is no gather.
         let mut next = x.as_ptr().wrapping_add(rows.start * channels);
         for row in rows {
@@ -102,9 +110,8 @@ impl LayerNorm<'_> {
                     sum += i32::from(v);
                     squares += u64::from(v.unsigned_abs()) * u64::from(v.unsigned_abs());
                 }
-                let (variance, shift) = self.variance(sum, squares);
-                let rstd = rstd(isa.root(variance), shift);
-                affine.row_simd(isa, x_row, y, sum, rstd);
+                let (mean, rstd) = self.numbers((sum, squares), isa);
+                affine.row_simd(isa, x_row, y, mean, rstd);
             }
             next = next.wrapping_add(channels);
             y = y.wrapping_add(channels);
@@ -112,7 +119,98 @@ impl LayerNorm<'_> {
     }
 }
 
+impl LayerNorm<'_> {
+    /// `pairs` times two rows from `first` on; returns where the next row goes. Rows share what is read of gamma and beta, and the loop.
+    ///
+    /// # Safety
+    /// As `rows_simd`, for rows of the input as they are, whose length is a multiple of 16.
+    #[inline(always)]
+    unsafe fn pairs_simd<I: Isa, E: Element>(
+        &self,
+        isa: I,
+        first: usize,
+        pairs: usize,
+        x: &[i16],
+        mut y: *mut E,
+    ) -> *mut E {
+        let channels = self.channels;
+        let affine = self.affine();
+        let mut next = x.as_ptr().wrapping_add(first * channels);
+        for _ in 0..pairs {
+            let rows = [next, next.wrapping_add(channels)];
+            // SAFETY: two rows of the input and of the output; gamma and beta are as long, a length that fits an i16.
+            unsafe {
+                let numbers = [
+                    self.numbers(isa.sum_and_squares(rows[0], channels), isa),
+                    self.numbers(isa.sum_and_squares(rows[1], channels), isa),
+                ];
+                affine.pair_simd(isa, rows, [y, y.wrapping_add(channels)], numbers);
+            }
+            next = next.wrapping_add(2 * channels);
+            y = y.wrapping_add(2 * channels);
+        }
+        y
+    }
+
+    /// A row's sum and the reciprocal of its deviation.
+    #[inline(always)]
+    fn numbers<I: Isa>(&self, (sum, squares): (i32, u64), isa: I) -> (i32, f32) {
+        let (variance, shift) = self.variance(sum, squares);
+        (sum, rstd(isa.root(variance), shift))
+    }
+}
+
 impl Affine<'_> {
+    /// Two rows, 16 channels of each at a time; `numbers` are their means and reciprocal deviations.
+    ///
+    /// # Safety
+    /// As `row_simd`, for both rows, whose length is a multiple of 16.
+    #[inline(always)]
+    unsafe fn pair_simd<I: Isa, E: Element>(
+        self,
+        isa: I,
+        x: [*const i16; 2],
+        y: [*mut E; 2],
+        numbers: [(i32, f32); 2],
+    ) {
+        let [(upper, upper_rstd), (lower, lower_rstd)] = numbers;
+        let upper = Row::new(isa, self, upper, upper_rstd);
+        let lower = Row::new(isa, self, lower, lower_rstd);
+        let (mut gamma, mut beta) = (self.gamma.as_ptr(), self.beta.as_ptr());
+        let mut c = 0;
+        while c < self.gamma.len() {
+            // SAFETY: 16 channels from c on lie in the rows, in gamma and in beta.
+            unsafe {
+                let [gamma, beta] = isa.next_f32_pairs([&mut gamma, &mut beta]);
+                let first = isa.load_i16(x[0].add(c));
+                let second = isa.load_i16(x[0].add(c + LANES));
+                E::store(
+                    isa,
+                    y[0].add(c),
+                    upper.normalised(isa, first, gamma[0], beta[0]),
+                );
+                E::store(
+                    isa,
+                    y[0].add(c + LANES),
+                    upper.normalised(isa, second, gamma[1], beta[1]),
+                );
+                let first = isa.load_i16(x[1].add(c));
+                let second = isa.load_i16(x[1].add(c + LANES));
+                E::store(
+                    isa,
+                    y[1].add(c),
+                    lower.normalised(isa, first, gamma[0], beta[0]),
+                );
+                E::store(
+                    isa,
+                    y[1].add(c + LANES),
+                    lower.normalised(isa, second, gamma[1], beta[1]),
+                );
+            }
+            c += 2 * LANES;
+        }
+    }
+
     /// A row: 16 channels at a time, then 8, then one.
     ///
     /// # Safety
@@ -132,9 +230,7 @@ impl Affine<'_> {
             x,
             gamma: self.gamma.as_ptr(),
             beta: self.beta.as_ptr(),
-            factor: self.factor as i16,
-            minus_mean: isa.splat_i32(-mean),
-            rstd: isa.splat_f32(rstd),
+            row: Row::new(isa, self, mean, rstd),
         };
         // SAFETY: `whole` / 16 times 16 channels and then 8 are no more than `whole`; c < channels.
         unsafe {
@@ -161,6 +257,11 @@ struct Block<I: Isa> {
     x: *const i16,
     gamma: *const f32,
     beta: *const f32,
+    row: Row<I>,
+}
+
+/// A row's numbers.
+struct Row<I: Isa> {
     factor: i16,
     minus_mean: I::I32,
     rstd: I::F32,
@@ -179,8 +280,8 @@ impl<I: Isa> Block<I> {
             self.x = self.x.add(2 * LANES);
             let [gamma, beta] = isa.next_f32_pairs([&mut self.gamma, &mut self.beta]);
             [
-                self.normalised(isa, x[0], gamma[0], beta[0]),
-                self.normalised(isa, x[1], gamma[1], beta[1]),
+                self.row.normalised(isa, x[0], gamma[0], beta[0]),
+                self.row.normalised(isa, x[1], gamma[1], beta[1]),
             ]
         }
     }
@@ -194,10 +295,22 @@ impl<I: Isa> Block<I> {
         // SAFETY: the caller's promise.
         unsafe {
             let (gamma, beta) = (isa.load_f32(self.gamma), isa.load_f32(self.beta));
-            self.normalised(isa, isa.load_i16(self.x), gamma, beta)
+            self.row.normalised(isa, isa.load_i16(self.x), gamma, beta)
+        }
+    }
+}
+
+impl<I: Isa> Row<I> {
+    #[inline(always)]
+    fn new(isa: I, affine: Affine<'_>, mean: i32, rstd: f32) -> Self {
+        Self {
+            factor: affine.factor as i16,
+            minus_mean: isa.splat_i32(-mean),
+            rstd: isa.splat_f32(rstd),
         }
     }
 
+    /// 8 channels, `sat16`.
     #[inline(always)]
     fn normalised(&self, isa: I, x: I::I16, gamma: I::F32, beta: I::F32) -> I::I16 {
         let centred = isa.to_f32(isa.mul_add_i16(self.minus_mean, x, self.factor));
