@@ -62,8 +62,11 @@ impl Vectorised for Depthwise<'_> {
         let row_len = self.shape.out_row_len();
         let mut oy = rows.start;
         while oy < rows.end {
-            let is_pair = is_line && I::LINES == 2 && self.shape.stride[0] == 1;
-            let lines = if is_pair { 2.min(rows.end - oy) } else { 1 };
+            let lines = if is_line {
+                self.lines_at_once::<I>().min(rows.end - oy)
+            } else {
+                1
+            };
             let first = (oy - rows.start) * row_len;
             // SAFETY: `run` checked that x is the image and that `out` holds `rows`; the blocks lie within the channels.
             unsafe {
@@ -87,11 +90,29 @@ impl Vectorised for Depthwise<'_> {
     }
 }
 
+/// Pixels of input and output rows that a block of channels may keep in L1: a cache line of 64 bytes each, 24 kB.
+const PIXELS: usize = 384;
+/// Output rows of a block at most.
+const LINES_MAX: usize = 14;
+/// Input rows that these read, and one that is read with the last of them in vain where there are two `LINES`.
+type Inputs = [*const i8; LINES_MAX + 3];
+
 impl Depthwise<'_> {
+    /// Output rows that share what is loaded of the weights, a multiple of `I::LINES`: as many as stay in L1 together with the input rows they read, until
+    /// the next block of channels has the same cache lines.
+    #[inline(always)]
+    fn lines_at_once<I: Isa>(&self) -> usize {
+        if self.shape.stride[0] != 1 {
+            return 1;
+        }
+        let rows = PIXELS / (self.shape.in_w.max(self.shape.out_w) as usize);
+        (rows.saturating_sub(2) / 2).clamp(I::LINES, LINES_MAX) / I::LINES * I::LINES
+    }
+
     /// `lines` rows of output pixels, blocks `0..blocks` of channels, from element `first` of the target on.
     ///
     /// # Safety
-    /// The window is 3×3, and its vertical stride 1 if there are two lines; `buffers.x` is the whole image, `pad_row` a row of it; the rows lie in the
+    /// The window is 3×3, and its vertical stride 1 if there are several lines; `buffers.x` is the whole image, `pad_row` a row of it; the rows lie in the
     /// target; blocks lie in the channels, the last one moved down if need be.
     #[inline(always)]
     unsafe fn lines_simd<I: Isa>(
@@ -103,7 +124,7 @@ impl Depthwise<'_> {
         blocks: usize,
         first: usize,
     ) {
-        let mut inputs = [buffers.pad_row.as_ptr(); 4];
+        let mut inputs: Inputs = [buffers.pad_row.as_ptr(); LINES_MAX + 3];
         for (ky, input) in inputs.iter_mut().enumerate().take(2 + lines) {
             if let Some(start) = self.shape.pixel(self.shape.start(0, oy) + ky as isize, 0) {
                 *input = buffers.x[start..].as_ptr();
@@ -112,18 +133,14 @@ impl Depthwise<'_> {
         let block = BLOCK / I::LINES;
         for index in 0..blocks {
             let c = (index * block).min(self.pad.len() - block);
-            let line_block = LineBlock {
+            isa.call(Lines(LineBlock {
                 op: self,
-                inputs,
+                inputs: &inputs,
                 target: buffers.target,
+                lines,
                 c,
                 first,
-            };
-            if I::LINES == 2 && lines == 2 {
-                isa.call(Lines::<2>(line_block));
-            } else {
-                isa.call(Lines::<1>(line_block));
-            }
+            }));
         }
     }
 
@@ -208,31 +225,88 @@ impl Depthwise<'_> {
     }
 }
 
-/// A block of channels from `c` on, of an output row that starts at element `first`, and perhaps of the row below. Whoever makes one promises: the window
-/// is 3×3, the inputs are whole rows of the image or of padding, the block lies within the channels, and the rows in the target.
+/// A block of channels from `c` on, of `lines` output rows, of which the first starts at element `first`. Whoever makes one promises: the window is 3×3, and
+/// its vertical stride 1 if there are several lines; the inputs are rows of the image or of padding, the block lies within the channels, and the output
+/// rows in the target.
+#[derive(Clone, Copy)]
 struct LineBlock<'b, 'a> {
     op: &'b Depthwise<'a>,
-    inputs: [*const i8; 4],
+    inputs: &'b Inputs,
     target: Target,
+    lines: usize,
     c: usize,
     first: usize,
 }
 
-/// N output rows of a block.
-struct Lines<'b, 'a, const N: usize>(LineBlock<'b, 'a>);
+/// The output rows of a block.
+struct Lines<'b, 'a>(LineBlock<'b, 'a>);
 
-impl<const N: usize> Routine for Lines<'_, '_, N> {
+impl Routine for Lines<'_, '_> {
     type Output = ();
 
-    /// The form of the output is settled outside the loop.
+    /// The form of the output is settled outside the loops.
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {
         // SAFETY: as promised.
-        unsafe { with_form!(self.0.target, form => self.0.pixels::<I, _, N>(isa, form)) };
+        unsafe { with_form!(self.0.target, form => self.0.lines::<I, _>(isa, form)) };
     }
 }
 
-impl LineBlock<'_, '_> {
+impl<'b, 'a> LineBlock<'b, 'a> {
+    /// All lines, `I::LINES` at a time.
+    ///
+    /// # Safety
+    /// As promised by whoever made `self`; `form` is that of the target.
+    #[inline(always)]
+    unsafe fn lines<I: Isa, F: Form>(self, isa: I, form: F) {
+        let shape = &self.op.shape;
+        let requantise = &self.op.requantise;
+        // SAFETY: the block lies within the channels.
+        let pixel = unsafe {
+            let (bias, scale) = (
+                requantise.bias.as_ptr().add(self.c),
+                requantise.scale.as_ptr().add(self.c),
+            );
+            Pixel::<I, F> {
+                weights: isa.load_window(self.op.weights.as_ptr().add(self.c), self.op.pad.len()),
+                bias: [bias, bias.wrapping_byte_offset(isa.opaque(0))],
+                scale,
+                scales: isa.load_f32(scale),
+                form,
+                pitch: shape.out_row_len(),
+            }
+        };
+        let mut line = 0;
+        while line < self.lines {
+            let strip = Strip {
+                op: self.op,
+                inputs: core::array::from_fn(|ky| self.inputs[line + ky]),
+                c: self.c,
+                first: self.first + line * pixel.pitch + self.c,
+            };
+            // SAFETY: the inputs are rows of the image or of padding; there are two lines, or one.
+            unsafe {
+                if I::LINES == 2 && line + 1 < self.lines {
+                    strip.pixels::<I, F, 2>(isa, &pixel);
+                } else {
+                    strip.pixels::<I, F, 1>(isa, &pixel);
+                }
+            }
+            line += I::LINES;
+        }
+    }
+}
+
+/// A block of channels of one output row, or of two.
+struct Strip<'b, 'a> {
+    op: &'b Depthwise<'a>,
+    inputs: [*const i8; 4],
+    c: usize,
+    /// The first element of the output.
+    first: usize,
+}
+
+impl Strip<'_, '_> {
     /// Where the rows of input column `ix` are; left and right of the image, in the padding.
     #[inline(always)]
     fn rows(&self, ix: isize) -> [*const i8; 4] {
@@ -257,22 +331,14 @@ impl LineBlock<'_, '_> {
     /// 3. An address for each input row and one offset, not addresses to be moved along.
     ///
     /// # Safety
-    /// As promised by whoever made `self`; `form` is that of `self.target`.
+    /// The inputs are whole rows of the image or of padding; `pixel` is of the block, which lies in the output in N rows.
     #[inline(always)]
-    unsafe fn pixels<I: Isa, F: Form, const N: usize>(self, isa: I, form: F) {
+    unsafe fn pixels<I: Isa, F: Form, const N: usize>(self, isa: I, pixel: &Pixel<I, F>) {
         let (shape, channels) = (&self.op.shape, self.op.pad.len());
         let (width, left) = (shape.out_w as usize, shape.start(1, 0));
         // SAFETY: the caller's promise; `rows` are valid for a block of channels from `c` on.
         unsafe {
-            let pixel = Pixel::<I, F, N> {
-                weights: isa.load_window(self.op.weights.as_ptr().add(self.c), channels),
-                bias: self.op.requantise.bias.as_ptr().add(self.c),
-                scale: self.op.requantise.scale.as_ptr().add(self.c),
-                scales: isa.load_f32(self.op.requantise.scale.as_ptr().add(self.c)),
-                form,
-                pitch: shape.out_row_len(),
-            };
-            let mut index = self.first + self.c;
+            let mut index = self.first;
             if shape.stride[1] != 1 {
                 for ox in 0..width {
                     let ix = shape.start(1, ox);
@@ -282,7 +348,7 @@ impl LineBlock<'_, '_> {
                         isa.load_column(columns[1]),
                         isa.load_column(columns[2]),
                     ];
-                    pixel.store(isa, columns, index);
+                    pixel.store::<N>(isa, columns, index);
                     index += channels;
                 }
                 return;
@@ -295,19 +361,19 @@ impl LineBlock<'_, '_> {
             for _ in 0..inside / 3 {
                 offset = isa.opaque(offset);
                 let c = isa.load_column(self.inputs.map(|row| row.offset(offset)));
-                pixel.store(isa, [a, b, c], index);
+                pixel.store::<N>(isa, [a, b, c], index);
                 offset = isa.opaque(offset + channels as isize);
                 a = isa.load_column(self.inputs.map(|row| row.offset(offset)));
-                pixel.store(isa, [b, c, a], index + channels);
+                pixel.store::<N>(isa, [b, c, a], index + channels);
                 offset = isa.opaque(offset + channels as isize);
                 b = isa.load_column(self.inputs.map(|row| row.offset(offset)));
-                pixel.store(isa, [c, a, b], index + 2 * channels);
+                pixel.store::<N>(isa, [c, a, b], index + 2 * channels);
                 offset += channels as isize;
                 index += 3 * channels;
             }
             for ox in inside / 3 * 3..width {
                 let c = isa.load_column(self.rows(left + 2 + ox as isize));
-                pixel.store(isa, [a, b, c], index);
+                pixel.store::<N>(isa, [a, b, c], index);
                 (a, b) = (b, c);
                 index += channels;
             }
@@ -316,9 +382,10 @@ impl LineBlock<'_, '_> {
 }
 
 /// What the pixels of a block of channels have in common.
-struct Pixel<I: Isa, F: Form, const N: usize> {
+struct Pixel<I: Isa, F: Form> {
     weights: I::Window,
-    bias: *const i32,
+    /// Twice the same address, for all that the optimiser knows two: two loads are better than a load and copies.
+    bias: [*const i32; 2],
     scale: *const f32,
     /// The first 8, which stay in registers where two output rows are computed.
     scales: I::F32,
@@ -327,22 +394,26 @@ struct Pixel<I: Isa, F: Form, const N: usize> {
     pitch: usize,
 }
 
-impl<I: Isa, F: Form, const N: usize> Pixel<I, F, N> {
+impl<I: Isa, F: Form> Pixel<I, F> {
     /// # Safety
     /// `bias` and `scale` are valid for a block of channels; what the columns were loaded from has not changed; the block lies in the output from
     /// `index` on, in N rows.
     #[inline(always)]
-    unsafe fn store(&self, isa: I, columns: [I::Column; 3], index: usize) {
+    unsafe fn store<const N: usize>(&self, isa: I, columns: [I::Column; 3], index: usize) {
         // SAFETY: the caller's promise.
         unsafe {
             if I::LINES == 2 {
-                let acc = isa.window([isa.load_i32(self.bias); 2], columns, &self.weights);
+                let bias = [isa.load_i32(self.bias[0]), isa.load_i32(self.bias[1])];
+                let acc = isa.window(bias, columns, &self.weights);
                 self.form.store(isa, [acc[0]], self.scales, index, 0);
                 if N == 2 {
                     (self.form).store(isa, [acc[1]], self.scales, index + self.pitch, 0);
                 }
             } else {
-                let bias = [isa.load_i32(self.bias), isa.load_i32(self.bias.add(NR))];
+                let bias = [
+                    isa.load_i32(self.bias[0]),
+                    isa.load_i32(self.bias[0].add(NR)),
+                ];
                 let acc = isa.window(bias, columns, &self.weights);
                 let scale = [isa.load_f32(self.scale), isa.load_f32(self.scale.add(NR))];
                 isa.store_pair(self.form, acc, scale, index);
