@@ -37,7 +37,13 @@ fn attention(shape: Shape, steepness: i32, fill: Fill, seed: u64) {
     let logit_scale: Vec<f32> = (0..heads)
         .map(|_| source.float(steepness - 1, steepness))
         .collect();
-    let out_scale: Vec<f32> = (0..heads).map(|_| source.float(-2, 3)).collect();
+    // Those of the second head saturate, some of them beyond 16 bits.
+    let out_scale: Vec<f32> = (0..heads)
+        .map(|head| match head {
+            1 => source.float(7, 9),
+            _ => source.float(-2, 3),
+        })
+        .collect();
     let quantisation = AttentionQuantisation {
         logit_scale: &logit_scale,
         out_scale: &out_scale,

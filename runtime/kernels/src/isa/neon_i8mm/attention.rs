@@ -33,6 +33,10 @@ const PANEL: usize = GROUP * NR;
 const ORIGIN: i32 = 0x4B40_0000;
 const ORIGINS: [i32; 2 * NR] = [ORIGIN; 2 * NR];
 
+/// Below this scale (128 times the contract's) a mean of values, at most 127 in magnitude, stays so far below 2¹⁵ that the mix needs no saturation to 16
+/// bits ([`Isa::round_near`]).
+const OUT_SCALE_MAX: f32 = 32_000.0;
+
 /// 12 queries of a head, and where everything lies. Whoever makes one promises that there is all the fields say.
 struct Twelve<'h> {
     head: &'h Head,
@@ -75,7 +79,7 @@ pub(in crate::isa) unsafe fn attend(
     work: &mut Workspace<'_>,
 ) -> usize {
     let (op, shape) = (group.op, &group.op.shape);
-    if !op.has_whole_groups() {
+    if !op.has_whole_groups() || group.head.out_scale >= OUT_SCALE_MAX {
         return 0;
     }
     let count = group.queries.len() / GROUP * GROUP;
@@ -102,7 +106,7 @@ pub(in crate::isa) unsafe fn attend(
             pack_group(rows.first, rows.stride, shape.head_dim, to);
             let maxima = logits(&twelve);
             let factors = exponentials(token, &twelve, &maxima);
-            if twelve.min == i8::MIN {
+            if twelve.min == i8::MIN && twelve.zero_point % 2 == 0 {
                 mix::<true>(token, &twelve, &factors);
             } else {
                 mix::<false>(token, &twelve, &factors);
@@ -283,12 +287,12 @@ impl Two {
     }
 }
 
-/// Exponentials times values, requantised. If WHOLE, the output's minimum is −128, which saturation brings about.
+/// Exponentials times values, requantised. If BY_ADDING, the output's minimum is −128, which saturation brings about, and its zero point is even.
 ///
 /// # Safety
 /// As [`Twelve`] says, and the bytes are written.
 #[inline(always)]
-unsafe fn mix<const WHOLE: bool>(
+unsafe fn mix<const BY_ADDING: bool>(
     token: NeonI8mm,
     group: &Twelve<'_>,
     factors: &[float32x4_t; PAIRS],
@@ -298,22 +302,25 @@ unsafe fn mix<const WHOLE: bool>(
     while d < group.head_dim {
         // SAFETY: there is a panel of values for every 8 channels, and every row of the output has `head_dim`.
         unsafe {
-            let zero_point = vdupq_n_s16(i16::from(group.zero_point));
-            let min = vdupq_n_s16(i16::from(group.min));
+            let (offset, min) = (i16::from(group.zero_point), i16::from(group.min));
+            let (zero_point, min) = (vdupq_n_s16(offset), vdupq_n_s16(min));
+            let offset = token.offset(offset);
             let blocks = weigh(group.bytes, panels, values);
             unroll!(PAIRS, pair, {
                 let factor = factors[pair];
                 let scaled = |block| vmulq_f32(vcvtq_n_f32_s32::<7>(block), factor);
+                let quantised = |blocks: Pair<int32x4_t>| {
+                    let scaled = Pair(scaled(blocks.0), scaled(blocks.1));
+                    if BY_ADDING {
+                        token.round_offset(scaled, offset)
+                    } else {
+                        vmaxq_s16(vqaddq_s16(token.round_near(scaled), zero_point), min)
+                    }
+                };
                 let [left, right] = blocks[pair];
-                let rows = split_i16([
-                    token.round_sat16(Pair(scaled(left.0), scaled(left.1))),
-                    token.round_sat16(Pair(scaled(right.0), scaled(right.1))),
-                ]);
-                for (row, q) in rows.into_iter().enumerate() {
-                    let q = vqaddq_s16(q, zero_point);
-                    let q = if WHOLE { q } else { vmaxq_s16(q, min) };
-                    vst1_s8(group.outputs[2 * pair + row].add(d), vqmovn_s16(q));
-                }
+                let rows = split_i16([quantised(left), quantised(right)]);
+                vst1_s8(group.outputs[2 * pair].add(d), vqmovn_s16(rows[0]));
+                vst1_s8(group.outputs[2 * pair + 1].add(d), vqmovn_s16(rows[1]));
             });
         }
         values = values.wrapping_add(group.value_panel);
