@@ -37,10 +37,11 @@ With --layers, of every op:
   own        against what the f32 layer makes of the same int8 inputs: what the
              op adds by itself; * marks the five lowest
   inherited  what the f32 layer makes of the int8 inputs, against f32: the rest
-  saturated  results at an end of their integers, unless that end stands for 0
+  saturated  results at an end of their integers (before the activation function,
+             if there is one) that are a step off or more
   cause      where most of the error comes from:
     inherited          its inputs bring more than it adds
-    clipped range      results at an end that should lie a step further out
+    clipped range      saturated results
     outlier channel    rounding; without 1 in 64 channels the range would be at
                        most a quarter as wide, and the others are below 30 dB
     coarse scale       rounding below 30 dB, without such channels

@@ -45,7 +45,7 @@ pub enum Cause {
         /// The op of the plan whose result is the worst of the inputs.
         from: Option<usize>,
     },
-    /// Results that lie at an end of their integers, and should lie at least a step further out.
+    /// Results that lie at an end of their integers and are at least a step off.
     ClippedRange,
     /// Rounding, with a step that a few channels dictate: without them the range would be at most a quarter as wide, and that
     /// costs the other channels more than [`Cause::Rounding`] may.

@@ -24,7 +24,7 @@ pub(super) struct Layer<'m> {
     pub(super) inherited: Option<Deviation>,
     shares: Shares,
     values: u64,
-    /// Values at an end of their integers that does not stand for 0.
+    /// As in [`LayerReport`](super::LayerReport).
     saturated: u64,
     sums: Vec<ChannelSums>,
 }
@@ -88,8 +88,8 @@ impl<'m> Layer<'m> {
         self.add_magnitudes(&exact);
     }
 
-    /// What lies between the integers and the numbers they were rounded from: clipping where an integer at an end should lie a step
-    /// further out or more, else rounding.
+    /// What lies between the integers and the numbers they were rounded from: clipping where a result lies at an end and is at least a
+    /// step off, else rounding.
     fn add_grid(&mut self, result: &[f32], nearest: &[f32]) {
         let channels = self.channels.len().max(1);
         for (index, (y, x)) in result.iter().zip(nearest).enumerate() {
@@ -98,14 +98,13 @@ impl<'m> Layer<'m> {
                 &mut self.sums[index % channels],
             );
             let error = f64::from(y - x);
-            let at_end = channel.ends.contains(y);
-            if at_end && error.abs() >= f64::from(channel.step) {
+            if channel.ends.contains(y) && error.abs() >= f64::from(channel.step) {
+                self.saturated += 1;
                 self.shares.clipped += error.powi(2);
             } else {
                 self.shares.rounding += error.powi(2);
                 sums.rounding += (error / f64::from(channel.step)).powi(2);
             }
-            self.saturated += u64::from(at_end && *y != 0.0);
         }
         self.values += result.len() as u64;
     }
@@ -125,7 +124,6 @@ impl<'m> Layer<'m> {
         self.values == 0
     }
 
-    /// Share of results at an end of their integers.
     pub(super) fn saturated(&self) -> f64 {
         self.saturated as f64 / self.values as f64
     }

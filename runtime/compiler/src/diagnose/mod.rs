@@ -43,8 +43,8 @@ pub struct LayerReport {
     pub own: Deviation,
     /// The rest of `total`: what the f32 layer makes of the int8 inputs, from what it makes of the f32 model's inputs.
     pub inherited: Option<Deviation>,
-    /// Share of its results that lie at an end of their integers; an end that stands for 0 does not count, because that is where an
-    /// activation function ends, not the range.
+    /// Share of its results that lie at an end of their integers (before the activation function, if there is one) and are at least a
+    /// step off: what [`Cause::ClippedRange`] is about.
     pub saturated: f64,
     /// What most of the error comes from.
     pub cause: Cause,
