@@ -6,13 +6,14 @@ use vitlet_plan::format::ALIGN;
 use vitlet_plan::{Plan, Tensor};
 
 use crate::EngineError;
+use crate::chain::MAX_LINKS;
 
 /// An arena that is known to fit a plan, split in two.
 pub(crate) struct Arena<'m> {
     /// Where tensors live.
     pub(crate) tensors: &'m mut [u8],
-    /// One scratch per thread, back to back.
-    pub(crate) scratch: &'m mut [u8],
+    /// The threads' own, back to back: for each [`Plan::thread_len`] bytes.
+    pub(crate) memory: &'m mut [u8],
 }
 
 impl<'m> Arena<'m> {
@@ -31,40 +32,73 @@ impl<'m> Arena<'m> {
             needed,
             threads,
         })?;
-        let (tensors, scratch) = memory.split_at_mut(plan.tensors_len());
-        Ok(Arena { tensors, scratch })
+        let (tensors, memory) = memory.split_at_mut(plan.tensors_len());
+        Ok(Arena { tensors, memory })
     }
 }
 
-/// The tensors of the arena while an op runs: its output to write, everything else to read.
+/// The tensors of the arena while a chain of ops runs: what it writes, and everything else to read.
 pub(crate) struct Split<'m> {
-    before: &'m [u8],
-    pub(crate) output: &'m mut [u8],
-    after: &'m [u8],
-    /// First byte of `after`.
-    end: usize,
+    /// The outputs, in the order they were given in.
+    pub(crate) outputs: [&'m mut [u8]; MAX_LINKS],
+    /// What lies before the first output, between two, and after the last: its first byte's place, and the bytes.
+    gaps: [(usize, &'m [u8]); MAX_LINKS + 1],
 }
 
 impl<'m> Split<'m> {
-    /// Sets `output` apart. `None` if it does not lie in the arena.
-    pub(crate) fn new(tensors: &'m mut [u8], output: Range<usize>) -> Option<Self> {
-        let (rest, after) = tensors.split_at_mut_checked(output.end)?;
-        let (before, out) = rest.split_at_mut_checked(output.start)?;
-        Some(Split {
-            before,
-            output: out,
-            after,
-            end: output.end,
-        })
+    /// Sets `outputs` apart, of which no two share a byte. `None` if they do, or do not lie in the arena.
+    pub(crate) fn new(tensors: &'m mut [u8], outputs: &[Range<usize>]) -> Option<Self> {
+        let mut split = Split {
+            outputs: Default::default(),
+            gaps: [(0, &[]); MAX_LINKS + 1],
+        };
+        let mut order: [usize; MAX_LINKS] = core::array::from_fn(|slot| slot);
+        let order = order.get_mut(..outputs.len())?;
+        order.sort_unstable_by_key(|&slot| outputs[slot].start);
+        let (mut at, mut rest) = (0, tensors);
+        for (gap, &mut slot) in split.gaps.iter_mut().zip(order) {
+            let output = &outputs[slot];
+            let (before, others) = rest.split_at_mut_checked(output.start.checked_sub(at)?)?;
+            let (bytes, others) = others.split_at_mut_checked(output.len())?;
+            *gap = (at, before);
+            split.outputs[slot] = bytes;
+            (at, rest) = (output.end, others);
+        }
+        split.gaps[MAX_LINKS] = (at, rest);
+        Some(split)
     }
 
-    /// A tensor's bytes. `None` if it shares any with the output, or lies outside.
-    pub(crate) fn read(&self, range: Range<usize>) -> Option<&'m [u8]> {
-        if let Some(start) = range.start.checked_sub(self.end) {
-            self.after.get(start..range.end.checked_sub(self.end)?)
-        } else {
-            self.before.get(range)
+    /// A tensor's bytes. `None` if it shares any with an output, or lies outside.
+    pub(crate) fn read(&self, range: &Range<usize>) -> Option<&'m [u8]> {
+        self.gaps.iter().find_map(|(at, bytes)| {
+            bytes.get(range.start.checked_sub(*at)?..range.end.checked_sub(*at)?)
+        })
+    }
+}
+
+/// The different ranges of bytes that ops write.
+#[derive(Default)]
+pub(crate) struct Slots {
+    ranges: [Range<usize>; MAX_LINKS],
+    len: usize,
+}
+
+impl Slots {
+    /// Notes a range. `None` if there is no room for it.
+    pub(crate) fn add(&mut self, range: Range<usize>) -> Option<()> {
+        if self.find(&range).is_none() {
+            *self.ranges.get_mut(self.len)? = range;
+            self.len += 1;
         }
+        Some(())
+    }
+
+    pub(crate) fn ranges(&self) -> &[Range<usize>] {
+        &self.ranges[..self.len]
+    }
+
+    pub(crate) fn find(&self, range: &Range<usize>) -> Option<usize> {
+        self.ranges().iter().position(|slot| slot == range)
     }
 }
 

@@ -5,9 +5,10 @@ use vitlet_kernels::Kernel;
 use vitlet_plan::format::MAX_STRIP_OPS;
 use vitlet_plan::{Op, Plan, Strips};
 
-use crate::arena::{Arena, Split, range_of};
-use crate::piece::{Piece, Turn};
-use crate::rows::Work;
+use crate::arena::{Arena, range_of};
+use crate::chain::Chain;
+use crate::piece::{Piece, Slide, Turn};
+use crate::window::group_work;
 use crate::{EngineError, MAX_THREADS, Serial, Threads};
 
 /// Sees every op's result: its index, the op, and the bytes of its output (little-endian machines: as the numbers lie in memory). Of an
@@ -63,10 +64,11 @@ impl<'p, T: Threads> Engine<'p, T> {
     /// # Errors
     /// If the image or the arena does not fit the plan.
     pub fn run<'m>(&mut self, arena: &'m mut [u8], image: &[u8]) -> Result<&'m [i32], EngineError> {
-        self.run_traced(arena, image, &mut |_, _, _| {})
+        self.run_all(arena, image, None)
     }
 
-    /// As [`Engine::run`]; `observer` is called after every op, or strip of one.
+    /// As [`Engine::run`]; `observer` is called after every op, or strip of one. So threads wait for each other after every op, which they
+    /// do less often in a plain run.
     ///
     /// # Errors
     /// If the image or the arena does not fit the plan.
@@ -76,15 +78,24 @@ impl<'p, T: Threads> Engine<'p, T> {
         image: &[u8],
         observer: &mut Observer<'_>,
     ) -> Result<&'m [i32], EngineError> {
-        let Arena { tensors, scratch } = Arena::new(arena, self.plan, self.thread_count())?;
+        self.run_all(arena, image, Some(observer))
+    }
+
+    fn run_all<'m>(
+        &self,
+        arena: &'m mut [u8],
+        image: &[u8],
+        observer: Option<&mut Observer<'_>>,
+    ) -> Result<&'m [i32], EngineError> {
+        let Arena { tensors, memory } = Arena::new(arena, self.plan, self.thread_count())?;
         self.load_image(tensors, image)?;
+        let mut run = Run::new(self, tensors, memory, observer);
         let mut groups = self.plan.strips().peekable();
         let mut ops = self.plan.ops().enumerate();
         while let Some((index, op)) = ops.next() {
             let Some(strips) = groups.next_if(|group| group.ops().start == index) else {
                 let piece = Piece::whole(self.plan, index, &op);
-                let piece = piece.ok_or(EngineError::Memory { index })?;
-                observer(index, &op, self.run_piece(&piece, tensors, scratch)?);
+                run.step(&op, piece.ok_or(EngineError::Memory { index })?)?;
                 continue;
             };
             let mut group = [const { None }; MAX_STRIP_OPS];
@@ -92,8 +103,9 @@ impl<'p, T: Threads> Engine<'p, T> {
             for (slot, _) in group.iter_mut().zip(strips.ops()).skip(1) {
                 *slot = ops.next().map(|(_, op)| op);
             }
-            self.run_strips(&strips, &group, tensors, scratch, observer)?;
+            run.strips(&strips, &group)?;
         }
+        run.finish_chain()?;
         let end = self.plan.ops().len();
         let logits =
             range_of(self.plan, self.plan.output_id()).and_then(|range| tensors.get(range));
@@ -108,13 +120,14 @@ impl<'p, T: Threads> Engine<'p, T> {
     /// # Errors
     /// If the arena does not fit the plan, or the plan has no such op.
     pub fn run_single(&mut self, arena: &mut [u8], index: usize) -> Result<(), EngineError> {
-        let memory = EngineError::Memory { index };
-        let Arena { tensors, scratch } = Arena::new(arena, self.plan, self.thread_count())?;
+        let missing = EngineError::Memory { index };
+        let Arena { tensors, memory } = Arena::new(arena, self.plan, self.thread_count())?;
+        let mut run = Run::new(self, tensors, memory, None);
         let mut groups = self.plan.strips();
         let Some(strips) = groups.find(|group| group.ops().contains(&index)) else {
-            let op = self.plan.ops().nth(index).ok_or(memory)?;
-            let piece = Piece::whole(self.plan, index, &op).ok_or(memory)?;
-            return self.run_piece(&piece, tensors, scratch).map(drop);
+            let op = self.plan.ops().nth(index).ok_or(missing)?;
+            run.step(&op, Piece::whole(self.plan, index, &op).ok_or(missing)?)?;
+            return run.finish_chain();
         };
         let mut group = [const { None }; MAX_STRIP_OPS];
         for (slot, op) in group
@@ -130,40 +143,19 @@ impl<'p, T: Threads> Engine<'p, T> {
                 ops: &group,
                 strip,
             };
-            if let Some(piece) = turn.piece(index).ok_or(memory)? {
-                self.run_piece(&piece, tensors, scratch)?;
+            if let Some(piece) = turn.piece(index).ok_or(missing)? {
+                let op = piece.op;
+                run.step(&op, piece)?;
+                run.finish_chain()?;
             }
         }
         Ok(())
     }
 
-    /// Runs a group of ops strip by strip.
-    fn run_strips(
-        &self,
-        strips: &Strips<'p>,
-        ops: &[Option<Op<'p>>],
-        tensors: &mut [u8],
-        scratch: &mut [u8],
-        observer: &mut Observer<'_>,
-    ) -> Result<(), EngineError> {
-        for strip in 0..strips.count() {
-            let turn = Turn {
-                plan: self.plan,
-                strips,
-                ops,
-                strip,
-            };
-            for (index, op) in strips.ops().zip(ops.iter().flatten()) {
-                if let Some((kept, to)) = turn.slide(index) {
-                    tensors.copy_within(kept, to);
-                }
-                let piece = turn.piece(index).ok_or(EngineError::Memory { index })?;
-                if let Some(piece) = piece {
-                    observer(index, op, self.run_piece(&piece, tensors, scratch)?);
-                }
-            }
-        }
-        Ok(())
+    /// Bytes of a thread's memory, and of those its scratch.
+    fn memory_lens(&self) -> [usize; 2] {
+        let plan = self.plan;
+        [plan.thread_len(self.thread_count()), plan.scratch_len()]
     }
 
     fn thread_count(&self) -> usize {
@@ -188,48 +180,112 @@ impl<'p, T: Threads> Engine<'p, T> {
         }
         Ok(())
     }
-
-    /// Runs an op, or a strip of one; returns its output's bytes.
-    fn run_piece<'t>(
-        &self,
-        piece: &Piece<'_>,
-        tensors: &'t mut [u8],
-        scratch: &mut [u8],
-    ) -> Result<&'t [u8], EngineError> {
-        let memory = EngineError::Memory { index: piece.index };
-        let mut split = Split::new(tensors, piece.output.clone()).ok_or(memory)?;
-        bring_residual(piece, &mut split).ok_or(memory)?;
-        let mut inputs: [&[u8]; 3] = [&[]; 3];
-        for (bytes, range) in inputs.iter_mut().zip(&piece.inputs) {
-            if let Some(range) = range {
-                *bytes = split.read(range.clone()).ok_or(memory)?;
-            }
-        }
-        let work = Work {
-            index: piece.index,
-            op: &piece.op,
-            kernel: self.kernel,
-            inputs,
-        };
-        work.run(
-            &self.threads,
-            piece.rows.clone(),
-            split.output,
-            scratch,
-            self.plan.scratch_len(),
-        )?;
-        Ok(split.output)
-    }
 }
 
-/// Copies the residual to where the sum will be, unless it is there already.
-fn bring_residual(piece: &Piece<'_>, split: &mut Split<'_>) -> Option<()> {
-    match &piece.residual {
-        Some(residual) if *residual != piece.output => {
-            let from = split.read(residual.clone())?;
-            split.output.get_mut(..from.len())?.copy_from_slice(from);
-            Some(())
+/// An inference on its way.
+struct Run<'r, 'o, 'p, T> {
+    engine: &'r Engine<'p, T>,
+    tensors: &'r mut [u8],
+    /// Memory of the threads.
+    memory: &'r mut [u8],
+    /// Ops that are to run together.
+    chain: Chain<'p>,
+    observer: Option<&'r mut Observer<'o>>,
+}
+
+impl<'r, 'o, 'p, T: Threads> Run<'r, 'o, 'p, T> {
+    fn new(
+        engine: &'r Engine<'p, T>,
+        tensors: &'r mut [u8],
+        memory: &'r mut [u8],
+        observer: Option<&'r mut Observer<'o>>,
+    ) -> Self {
+        Run {
+            engine,
+            tensors,
+            memory,
+            chain: Chain::default(),
+            observer,
         }
-        _ => Some(()),
+    }
+
+    /// Runs a group of ops strip by strip.
+    fn strips(&mut self, strips: &Strips<'p>, ops: &[Option<Op<'p>>]) -> Result<(), EngineError> {
+        if self.runs_together() {
+            self.finish_chain()?;
+            let Engine {
+                plan,
+                kernel,
+                threads,
+            } = self.engine;
+            let work = group_work(plan, strips, ops, *kernel, threads, self.tensors);
+            if let Some(work) = work {
+                return work.run(threads, self.memory, self.engine.memory_lens());
+            }
+        }
+        for strip in 0..strips.count() {
+            let turn = Turn {
+                plan: self.engine.plan,
+                strips,
+                ops,
+                strip,
+            };
+            for (index, op) in strips.ops().zip(ops.iter().flatten()) {
+                let piece = turn.piece(index).ok_or(EngineError::Memory { index })?;
+                match piece {
+                    Some(piece) => self.step(op, piece)?,
+                    None => {
+                        self.finish_chain()?;
+                        self.slide(turn.slide(index).as_ref());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs `op`, or the part of it that `piece` is, now or together with the next ones.
+    fn step(&mut self, op: &Op<'p>, piece: Piece<'p>) -> Result<(), EngineError> {
+        if !self.chain.takes(&piece, &self.engine.threads) {
+            self.finish_chain()?;
+        }
+        self.slide(piece.slide.as_ref());
+        let (index, output) = (piece.index, piece.output.clone());
+        self.chain.add(piece);
+        if !self.runs_together() {
+            self.finish_chain()?;
+        }
+        if let Some(observer) = &mut self.observer {
+            let output = self.tensors.get(output);
+            observer(index, op, output.ok_or(EngineError::Memory { index })?);
+        }
+        Ok(())
+    }
+
+    /// Whether threads may run several ops before they wait for each other.
+    fn runs_together(&self) -> bool {
+        self.observer.is_none() && self.engine.thread_count() > 1
+    }
+
+    /// Moves what is still needed of rows above a strip.
+    fn slide(&mut self, slide: Option<&Slide>) {
+        if let Some(Slide { kept, to }) = slide {
+            self.tensors.copy_within(kept.clone(), *to);
+        }
+    }
+
+    /// Runs what has not run yet.
+    fn finish_chain(&mut self) -> Result<(), EngineError> {
+        let Some(index) = self.chain.pieces().next().map(|piece| piece.index) else {
+            return Ok(());
+        };
+        let Engine {
+            kernel, threads, ..
+        } = self.engine;
+        let work = self.chain.work(*kernel, threads, self.tensors);
+        let work = work.ok_or(EngineError::Memory { index })?;
+        work.run(threads, self.memory, self.engine.memory_lens())?;
+        self.chain.clear();
+        Ok(())
     }
 }

@@ -22,7 +22,11 @@
 //! | `engine` | [`Engine`]: the image in, op by op, the logits out |
 //! | `piece` | all of an op, or a strip of it: which rows, and where they lie |
 //! | `arena` | the arena's parts: what an op reads and what it writes are never the same bytes |
-//! | `rows` | one op's output rows split over threads |
+//! | `chain` | neighbouring ops that each thread runs on its own rows without waiting for others |
+//! | `window` | strips on several threads: each has some of its own |
+//! | `rows` | rows of a chain or of strips, split over threads |
+//! | `job` | what one thread does of them |
+//! | `call` | one op on some rows; bytes become operands |
 //! | `threads` | [`Threads`], implemented by whoever has threads; [`Serial`] has none |
 //!
 //! # Invariants
@@ -34,11 +38,15 @@
 #![forbid(unsafe_code)]
 
 mod arena;
+mod call;
+mod chain;
 mod engine;
 mod error;
+mod job;
 mod piece;
 mod rows;
 mod threads;
+mod window;
 
 pub use engine::{Engine, Observer};
 pub use error::EngineError;

@@ -15,12 +15,25 @@ pub(crate) struct Piece<'p> {
     pub(crate) op: Op<'p>,
     /// Rows of `op` to compute.
     pub(crate) rows: Range<usize>,
+    /// The rows of the result that they are, or the same number if those come one by one: a multiple of it.
+    pub(crate) tokens: usize,
     /// Bytes of the result.
     pub(crate) output: Range<usize>,
     /// Bytes of the operands.
     pub(crate) inputs: [Option<Range<usize>>; 3],
     /// Bytes of what is added to.
     pub(crate) residual: Option<Range<usize>>,
+    /// What is to be moved before.
+    pub(crate) slide: Option<Slide>,
+}
+
+/// Rows above a strip that are still needed.
+#[derive(Clone, Debug)]
+pub(crate) struct Slide {
+    /// Their bytes.
+    pub(crate) kept: Range<usize>,
+    /// Where they go.
+    pub(crate) to: usize,
 }
 
 impl<'p> Piece<'p> {
@@ -31,14 +44,31 @@ impl<'p> Piece<'p> {
             *input = id.map(|id| range_of(plan, id));
         }
         let [a, b, c] = inputs.map(all);
+        let rows = op.kind.rows();
         Some(Piece {
             index,
             op: *op,
-            rows: 0..op.kind.rows(),
+            rows: 0..rows,
+            tokens: tokens(rows, plan.tensor(op.output)?.rows()?),
             output: range_of(plan, op.output)?,
             inputs: [a?, b?, c?],
             residual: all(op.residual().map(|id| range_of(plan, id)))?,
+            slide: None,
         })
+    }
+
+    /// Tokens of one of `rows`.
+    pub(crate) fn tokens_per_row(&self) -> usize {
+        self.tokens.checked_div(self.rows.len()).unwrap_or(1).max(1)
+    }
+}
+
+/// [`Piece::tokens`] of so many rows of an op, which are so many rows of its result's tensor.
+fn tokens(rows: usize, of_tensor: usize) -> usize {
+    if of_tensor.is_multiple_of(rows) {
+        of_tensor
+    } else {
+        rows
     }
 }
 
@@ -75,31 +105,30 @@ impl<'p> Turn<'_, 'p> {
                 kind: strip.kind,
                 ..*op
             },
+            tokens: tokens(strip.rows.len(), rows.len()),
             rows: strip.rows,
+            slide: self.slide(index),
             inputs: [a?, b?, c?],
             residual: all(op.residual().map(|id| self.range(id, rows.clone())))?,
             output: self.range(op.output, rows)?,
         }))
     }
 
-    /// What is to be moved before op `index` computes its rows: the bytes of those above that are still needed, and where they go.
-    /// `None` if nothing is.
-    pub(crate) fn slide(&self, index: usize) -> Option<(Range<usize>, usize)> {
+    /// What is to be moved before op `index` computes its rows. `None` if nothing is.
+    pub(crate) fn slide(&self, index: usize) -> Option<Slide> {
         let op = self.op(index)?;
         let tensor = self
             .plan
             .tensor(op.output)
             .filter(|tensor| tensor.held != 0)?;
-        let before = self.strip.checked_sub(1)?;
-        let (from, to) = (
-            self.strips.base(index, before),
-            self.strips.base(index, self.strip),
-        );
-        let kept = to..self.strips.rows(index, self.strip).start;
-        let bytes = tensor
+        let from = self.strips.base(index, self.strip.checked_sub(1)?);
+        let kept = self.strips.kept(index, self.strip);
+        let moves = from != kept.start;
+        let kept = tensor
             .rows_range(from, kept)
-            .filter(|bytes| !bytes.is_empty() && from != to)?;
-        Some((bytes, tensor.arena_range()?.start))
+            .filter(|bytes| !bytes.is_empty() && moves)?;
+        let to = tensor.arena_range()?.start;
+        Some(Slide { kept, to })
     }
 
     /// An op of the group.

@@ -1,18 +1,20 @@
-//! One op's output rows, split over threads.
+//! [`Work`]: rows split over threads.
 //!
-//! Every job gets some of the rows, their part of the output and a scratch of its own; inputs are shared. Rows do not depend on each
-//! other, so the split does not show in the result.
+//! Every job gets some of the rows, their part of what each op writes, and memory of its own; the rest is shared. Rows do not depend on each
+//! other, or only on rows that the job has computed itself, so the split does not show in the result.
 
 use core::ops::Range;
 
-use bytemuck::{cast_slice, cast_slice_mut, try_cast_slice, try_cast_slice_mut};
-use vitlet_kernels::{Addend, In, InType, Kernel, Out};
-use vitlet_plan::{DType, Op, OpKind};
+use vitlet_kernels::Kernel;
+use vitlet_plan::{Op, OpKind, Strips};
 
+use crate::chain::MAX_LINKS;
+use crate::job::Job;
+use crate::piece::Piece;
 use crate::{EngineError, MAX_THREADS, Threads};
 
 /// Token rows of the smallest tile that every kernel is fast with: a share is a multiple of it, so that no tile is torn.
-const TOKEN_ROWS: usize = 4;
+pub(crate) const TOKEN_ROWS: usize = 4;
 
 /// What bringing one output element to memory costs, in multiply-accumulates: LayerNorm does 1600 elements in the time that Linear
 /// takes for 40 000 multiply-accumulates.
@@ -22,177 +24,240 @@ const ELEMENT_MACS: u64 = 16;
 /// has rows of, and the shares are then at most a fourth apart.
 const GROUPS: usize = 4;
 
-/// One op, and what all its jobs share.
-pub(crate) struct Work<'w> {
-    pub(crate) index: usize,
-    pub(crate) op: &'w Op<'w>,
+/// A chain or a group of strips, and what all its jobs share.
+pub(crate) struct Work<'w, 'p> {
     pub(crate) kernel: Kernel,
-    /// The bytes of the op's inputs; empty where there is none, and for the residual, which lies in the output.
-    pub(crate) inputs: [&'w [u8]; 3],
+    pub(crate) links: [Option<Link<'w, 'p>>; MAX_LINKS],
+    /// How a group's ops take turns.
+    pub(crate) strips: Option<Strips<'p>>,
+    /// What the ops write.
+    pub(crate) outputs: [&'w mut [u8]; MAX_LINKS],
+    /// Rows of every op's result.
+    pub(crate) tokens: usize,
+    /// Tokens that are not torn apart.
+    pub(crate) unit: usize,
+    /// Jobs to make.
+    pub(crate) parts: usize,
 }
 
-/// Some rows of an op.
-struct Job<'j> {
-    rows: Range<usize>,
-    output: &'j mut [u8],
-    scratch: &'j mut [u8],
-    result: Result<(), EngineError>,
+/// An op.
+#[derive(Clone, Copy)]
+pub(crate) struct Link<'w, 'p> {
+    pub(crate) index: usize,
+    pub(crate) op: Op<'p>,
+    /// The first row to compute, of the op's own counting, and tokens of each.
+    pub(crate) first_row: usize,
+    pub(crate) tokens_per_row: usize,
+    pub(crate) inputs: [Source<'w>; 3],
+    /// What is copied to the output before, to be added to.
+    pub(crate) residual: Source<'w>,
+    pub(crate) output: Target,
 }
 
-impl Work<'_> {
-    /// Computes `rows` of the op, which are all that `output` holds. `scratch` holds `scratch_len` bytes for each thread.
+/// Where an operand comes from.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'w> {
+    /// There is none.
+    Nothing,
+    /// From what was there before.
+    Shared(&'w [u8]),
+    /// From one of [`Work::outputs`], of which a job sees its own rows. What it needs of others' rows, as they were before, is copied to
+    /// this place of its own memory.
+    Own { slot: usize, beyond: usize },
+    /// From what an op of the group hands on.
+    Handed { op: usize, held: Held },
+}
+
+/// Where a result goes.
+#[derive(Clone, Copy)]
+pub(crate) enum Target {
+    /// To one of [`Work::outputs`].
+    Own(usize),
+    /// To the job's own memory, for ops of the group.
+    Handed(Held),
+}
+
+/// Rows in a job's own memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Held {
+    /// The first byte.
+    pub(crate) at: usize,
+    /// Bytes of a row.
+    pub(crate) row_len: usize,
+}
+
+impl<'p> Work<'_, 'p> {
+    /// Computes all rows. `memory` holds `memory_len` bytes for each thread: first `scratch_len` of scratch, then what is handed on.
     pub(crate) fn run<T: Threads>(
-        &self,
+        mut self,
         threads: &T,
-        rows: Range<usize>,
-        output: &mut [u8],
-        scratch: &mut [u8],
-        scratch_len: usize,
+        memory: &mut [u8],
+        [memory_len, scratch_len]: [usize; 2],
     ) -> Result<(), EngineError> {
+        let index = self.links().next().map_or(0, |link| link.index);
         let mut jobs = [const { None }; MAX_THREADS];
-        let parts = self.parts(threads, rows.len(), output.len());
-        let count = self.split(&mut jobs[..parts], rows, output, scratch, scratch_len)?;
+        let outputs = core::mem::take(&mut self.outputs);
+        let count = self
+            .split(&mut jobs, outputs, memory, [memory_len, scratch_len])
+            .ok_or(EngineError::Memory { index })?;
         threads.for_each(&mut jobs[..count], |job| {
             if let Some(job) = job {
-                job.result = self.run_rows(job);
+                job.result = job.run(&self);
             }
         });
-        jobs.into_iter().flatten().try_for_each(|job| job.result)
+        jobs.iter().flatten().try_for_each(|job| job.result)
     }
 
-    /// Fills `jobs` from the front with shares of the rows; returns how many there are.
+    /// The ops, in their order.
+    pub(crate) fn links(&self) -> impl Iterator<Item = &Link<'_, 'p>> {
+        self.links.iter().flatten()
+    }
+
+    /// Fills `jobs` from the front with shares of the rows; returns how many there are. `None` if the memory is too small.
     fn split<'j>(
         &self,
         jobs: &mut [Option<Job<'j>>],
-        all: Range<usize>,
-        mut output: &'j mut [u8],
-        mut scratch: &'j mut [u8],
-        scratch_len: usize,
-    ) -> Result<usize, EngineError> {
-        const MEMORY: fn(usize) -> EngineError = |index| EngineError::Memory { index };
-        let row_len = output.len().checked_div(all.len());
-        let row_len = row_len.ok_or(MEMORY(self.index))?;
-        let together = self.rows_together(jobs.len());
-        let count = jobs.len().min(all.len().div_ceil(together));
-        for (part, index) in jobs.iter_mut().take(count).zip(0..) {
-            let rows = share(all.len(), together, index, count);
-            let rows = all.start + rows.start..all.start + rows.end;
-            let (mine, rest) = output
-                .split_at_mut_checked(rows.len() * row_len)
-                .ok_or(MEMORY(self.index))?;
-            let (own, others) = scratch
-                .split_at_mut_checked(scratch_len)
-                .ok_or(MEMORY(self.index))?;
-            (output, scratch) = (rest, others);
-            *part = Some(Job {
-                rows,
-                output: mine,
-                scratch: own,
-                result: Ok(()),
-            });
+        mut outputs: [&'j mut [u8]; MAX_LINKS],
+        mut memory: &'j mut [u8],
+        [memory_len, scratch_len]: [usize; 2],
+    ) -> Option<usize> {
+        let count = self.parts.min(self.tokens.div_ceil(self.unit)).max(1);
+        let jobs = jobs.get_mut(..count)?;
+        for (job, index) in jobs.iter_mut().zip(0..) {
+            let tokens = share(self.tokens, self.unit, index, count);
+            let (mine, others) = memory.split_at_mut_checked(memory_len)?;
+            let (scratch, own) = mine.split_at_mut_checked(scratch_len)?;
+            memory = others;
+            self.copy_beyond(&tokens, &outputs, own)?;
+            *job = Some(Job::new(tokens, scratch, own));
         }
-        Ok(count)
+        let row_lens = outputs
+            .each_ref()
+            .map(|output| output.len().checked_div(self.tokens).unwrap_or(0));
+        for job in jobs.iter_mut().flatten() {
+            for ((own, rest), len) in job.outputs.iter_mut().zip(&mut outputs).zip(row_lens) {
+                let rows = core::mem::take(rest);
+                (*own, *rest) = rows.split_at_mut_checked(job.tokens.len() * len)?;
+            }
+        }
+        Some(count)
     }
 
-    /// Over how many of the threads `rows` rows are worth splitting.
-    fn parts<T: Threads>(&self, threads: &T, rows: usize, output_len: usize) -> usize {
-        let elements = output_len as u64 * ELEMENT_MACS;
-        let macs = self.op.kind.macs() / self.op.kind.rows().max(1) as u64;
-        let work = macs.saturating_mul(rows as u64).saturating_add(elements);
-        let worth = work / threads.least_work().max(1);
-        let count = threads.count().clamp(1, MAX_THREADS);
-        usize::try_from(worth).unwrap_or(count).clamp(1, count)
-    }
-
-    /// Rows that one thread computes together when the op is split in `parts`.
-    fn rows_together(&self, parts: usize) -> usize {
-        match &self.op.kind {
-            OpKind::Attention(op) => {
-                let ([.., out], shape) = (op.operands(), op.shape());
-                if out.rows.is_none() && shape.groups >= GROUPS * parts {
-                    shape.slots * shape.queries
-                } else {
-                    TOKEN_ROWS
+    /// Copies what a job reads of rows that other jobs overwrite.
+    fn copy_beyond(
+        &self,
+        tokens: &Range<usize>,
+        outputs: &[&mut [u8]; MAX_LINKS],
+        own: &mut [u8],
+    ) -> Option<()> {
+        let Some(strips) = &self.strips else {
+            return Some(());
+        };
+        for link in self.links() {
+            let around = Beyond::of(strips, link.index, tokens, self.tokens);
+            for source in link.inputs {
+                let Source::Own { slot, beyond } = source else {
+                    continue;
+                };
+                let from = outputs.get(slot)?;
+                let row_len = from.len().checked_div(self.tokens)?;
+                let mut to = own.get_mut(beyond..)?;
+                for rows in around.rows() {
+                    let rows = from.get(rows.start * row_len..rows.end * row_len)?;
+                    let (here, rest) = to.split_at_mut_checked(rows.len())?;
+                    here.copy_from_slice(rows);
+                    to = rest;
                 }
             }
-            OpKind::Linear(_) => TOKEN_ROWS,
-            OpKind::Conv(_)
-            | OpKind::Depthwise(_)
-            | OpKind::LayerNorm(_)
-            | OpKind::PoolLinear(_)
-            | OpKind::Add(_)
-            | OpKind::Mul(_)
-            | OpKind::MaxPool(_)
-            | OpKind::GroupNorm(_) => 1,
+        }
+        Some(())
+    }
+}
+
+/// The rows around a job's own that an op of a group computes for it.
+#[derive(Debug)]
+pub(crate) struct Beyond {
+    before: Range<usize>,
+    after: Range<usize>,
+}
+
+impl Beyond {
+    pub(crate) fn of(strips: &Strips<'_>, op: usize, own: &Range<usize>, all: usize) -> Self {
+        let [before, after] = strips.beyond_window(op);
+        Beyond {
+            before: own.start.saturating_sub(before)..own.start,
+            after: own.end..own.end.saturating_add(after).min(all),
         }
     }
 
-    /// Does one job.
-    fn run_rows(&self, job: &mut Job<'_>) -> Result<(), EngineError> {
-        let (kernel, rows) = (self.kernel, job.rows.clone());
-        let scratch = cast_slice_mut(job.scratch);
-        let out = self.out(job.output)?;
-        let [x, y, z] = self.inputs.map(cast_slice);
-        let result = match &self.op.kind {
-            OpKind::Conv(op) => op.run(kernel, rows, x, out, scratch),
-            OpKind::Linear(op) => op.run(kernel, rows, x, out, scratch),
-            OpKind::Depthwise(op) => op.run(kernel, rows, x, out, scratch),
-            OpKind::PoolLinear(op) => op.run(kernel, rows, x, out, scratch),
-            OpKind::Attention(op) => op.run(kernel, rows, x, y, z, out, scratch),
-            OpKind::LayerNorm(op) => op.run(kernel, rows, self.s16()?, out, scratch),
-            OpKind::GroupNorm(op) => op.run(kernel, rows, self.s16()?, out, scratch),
-            OpKind::Add(op) => {
-                let a = self.input(0, op.a().element)?;
-                let b = match op.b() {
-                    Addend::Tensor(term) => Some(self.input(1, term.element)?),
-                    Addend::None | Addend::Constant { .. } => None,
-                };
-                op.run(kernel, rows, a, b, out, scratch)
-            }
-            OpKind::Mul(op) => {
-                let a = self.input(0, op.a().element)?;
-                let b = self.input(1, op.b().element)?;
-                op.run(kernel, rows, a, b, out, scratch)
-            }
-            OpKind::MaxPool(op) => {
-                let x = self.input(0, op.element())?;
-                op.run(kernel, rows, x, out, scratch)
-            }
+    fn rows(&self) -> [Range<usize>; 2] {
+        [self.before.clone(), self.after.clone()]
+    }
+
+    /// Where one of the rows lies among their copies; `None` if it is none of them.
+    pub(crate) fn place(&self, row: usize) -> Option<usize> {
+        if self.before.contains(&row) {
+            return Some(row - self.before.start);
+        }
+        let after = self.after.contains(&row);
+        after.then(|| self.before.len() + (row - self.after.start))
+    }
+}
+
+impl Held {
+    /// The bytes of some rows, of which `base` is the first in memory.
+    pub(crate) fn range(&self, rows: &Range<usize>, base: usize) -> Option<Range<usize>> {
+        let at = |row: usize| {
+            row.checked_sub(base)?
+                .checked_mul(self.row_len)?
+                .checked_add(self.at)
         };
-        result.map_err(|source| EngineError::Op {
-            index: self.index,
-            source,
-        })
+        Some(at(rows.start)?..at(rows.end)?)
     }
+}
 
-    /// The first input, of an op that reads s16.
-    fn s16(&self) -> Result<&[i16], EngineError> {
-        try_cast_slice(self.inputs[0]).map_err(|_| EngineError::Memory { index: self.index })
-    }
+/// Over how many of the threads `work`, in multiply-accumulates, is worth splitting.
+pub(crate) fn parts<T: Threads>(work: u64, threads: &T) -> usize {
+    let worth = work / threads.least_work().max(1);
+    let count = threads.count().clamp(1, MAX_THREADS);
+    usize::try_from(worth).unwrap_or(count).clamp(1, count)
+}
 
-    /// The bytes of an input as an operand of this type.
-    fn input(&self, place: usize, element: InType) -> Result<In<'_>, EngineError> {
-        let (bytes, memory) = (self.inputs[place], |_| EngineError::Memory {
-            index: self.index,
-        });
-        Ok(match element {
-            InType::S8 => In::S8(cast_slice(bytes)),
-            InType::S16 => In::S16(try_cast_slice(bytes).map_err(memory)?),
-            InType::S32 => In::S32(try_cast_slice(bytes).map_err(memory)?),
-        })
-    }
+/// What some rows of an op cost, in multiply-accumulates, if they make `output_len` bytes.
+pub(crate) fn work(op: &Op<'_>, rows: usize, output_len: usize) -> u64 {
+    let macs = op.kind.macs() / op.kind.rows().max(1) as u64;
+    macs.saturating_mul(rows as u64)
+        .saturating_add(output_len as u64 * ELEMENT_MACS)
+}
 
-    /// Output bytes as the type that the op writes. Casts cannot fail: tensors and their parts start at
-    /// multiples of an element, rows are whole elements.
-    fn out<'o>(&self, bytes: &'o mut [u8]) -> Result<Out<'o>, EngineError> {
-        let memory = |_| EngineError::Memory { index: self.index };
-        Ok(match (self.op.kind.output_dtype(), self.op.residual()) {
-            (DType::S8, _) => Out::S8(cast_slice_mut(bytes)),
-            (DType::S16, Some(_)) => Out::S16Add(try_cast_slice_mut(bytes).map_err(memory)?),
-            (DType::S16, None) => Out::S16(try_cast_slice_mut(bytes).map_err(memory)?),
-            (DType::S32, _) => Out::S32(try_cast_slice_mut(bytes).map_err(memory)?),
-        })
-    }
+/// Tokens of a piece that one thread computes together when it is split in `parts`.
+pub(crate) fn unit(piece: &Piece<'_>, parts: usize) -> usize {
+    let rows = match &piece.op.kind {
+        OpKind::Attention(op) => {
+            let ([.., out], shape) = (op.operands(), op.shape());
+            if out.rows.is_none() && shape.groups >= GROUPS * parts {
+                shape.slots * shape.queries
+            } else {
+                TOKEN_ROWS
+            }
+        }
+        OpKind::Linear(_) => TOKEN_ROWS,
+        OpKind::Conv(_)
+        | OpKind::Depthwise(_)
+        | OpKind::LayerNorm(_)
+        | OpKind::PoolLinear(_)
+        | OpKind::Add(_)
+        | OpKind::Mul(_)
+        | OpKind::MaxPool(_)
+        | OpKind::GroupNorm(_) => 1,
+    };
+    rows * piece.tokens_per_row()
+}
+
+/// Tokens in the largest of `parts` shares.
+pub(crate) fn largest_share(tokens: usize, unit: usize, parts: usize) -> usize {
+    let units = tokens.div_ceil(unit.max(1)).div_ceil(parts.max(1));
+    units.saturating_mul(unit).min(tokens)
 }
 
 /// The rows of one of `parts` shares, each of whole tiles of `together` rows. Of uneven shares the later are larger, for the last tile

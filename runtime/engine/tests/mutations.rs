@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{Backwards, trace};
+use common::{Backwards, tensors_after, trace};
 use proptest::prelude::*;
 use vitlet_engine::Serial;
 use vitlet_kernels::Kernel;
@@ -50,6 +50,15 @@ fn parse_and_run(bytes: &mut AlignedBytes) -> bool {
         let found = trace(&plan, kernel, Backwards(3), &image, 0x80).unwrap();
         assert!(found == expected, "{} differs from scalar", kernel.name());
     }
+    // Nor does it show that threads run several ops before they wait for each other.
+    let [expected, found] = [
+        tensors_after(&plan, Kernel::detect(), Serial, &image, 0x80),
+        tensors_after(&plan, Kernel::detect(), Backwards(3), &image, 0x80),
+    ];
+    assert!(
+        found.unwrap() == expected.unwrap(),
+        "run together, ops differ"
+    );
     true
 }
 
@@ -61,9 +70,12 @@ fn records_len(plan: &[u8]) -> usize {
 
 #[test]
 fn every_word_of_the_header_and_the_records_may_hold_anything() {
-    let original = testing::tiny_plan(1);
     let (mut changes, mut tried, mut accepted) = (0, 0, 0);
-    for at in (0..records_len(&original)).step_by(4) {
+    let originals = [testing::tiny_plan(1), testing::tiny_block_plan(1)];
+    let words = originals
+        .iter()
+        .flat_map(|plan| (0..records_len(plan)).step_by(4).map(move |at| (plan, at)));
+    for (original, at) in words {
         let word = u32::from_le_bytes(original[at..at + 4].try_into().unwrap());
         let values = [
             0,

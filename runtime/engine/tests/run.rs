@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Scoped, trace};
+use common::{Backwards, Counting, Scoped, tensors_after, trace};
 use vitlet_engine::{Engine, EngineError, Serial};
 use vitlet_kernels::Kernel;
 use vitlet_plan::{AlignedBytes, Plan, testing};
@@ -28,6 +28,52 @@ fn every_op_gives_the_same_bytes_on_any_kernel_and_any_number_of_threads() {
             }
         }
     }
+}
+
+/// Without an observer, threads run neighbouring ops on their own rows before they wait for each other. Jobs that run backwards show it
+/// if a job needed what an earlier one writes.
+#[test]
+fn ops_that_run_together_leave_the_arena_as_ops_that_run_one_by_one() {
+    for seed in 0..20 {
+        for bytes in [
+            testing::tiny_plan(seed),
+            testing::tiny_plan_without_strips(seed),
+            testing::tiny_block_plan(seed),
+        ] {
+            let plan = Plan::parse(&bytes).unwrap();
+            let (kernel, image) = (Kernel::detect(), testing::tiny_image(seed));
+            let expected = tensors_after(&plan, kernel, Serial, &image, 0xA5).unwrap();
+            for threads in [2, 3, 5, 16] {
+                let found = tensors_after(&plan, kernel, Backwards(threads), &image, 0xA5);
+                assert_eq!(found.unwrap(), expected, "seed {seed}, {threads} threads");
+                let found = tensors_after(&plan, kernel, Scoped(threads), &image, 0xA5);
+                assert_eq!(found.unwrap(), expected, "seed {seed}, {threads} threads");
+            }
+        }
+    }
+}
+
+/// How often all threads wait for each other in a plain run, and in one where every op is observed.
+#[test]
+fn threads_wait_less_often_when_nobody_looks() {
+    let bytes = testing::tiny_plan(1);
+    let plan = Plan::parse(&bytes).unwrap();
+    let image = testing::tiny_image(1);
+    let count = |observed: bool| {
+        let threads = Counting::default();
+        let mut engine = Engine::with_threads(&plan, Kernel::detect(), &threads);
+        let mut arena = AlignedBytes::zeroed(engine.arena_len());
+        if observed {
+            engine.run_traced(&mut arena, &image, &mut |_, _, _| {})
+        } else {
+            engine.run(&mut arena, &image)
+        }
+        .unwrap();
+        threads.forks.get()
+    };
+    let [plain, observed] = [false, true].map(count);
+    println!("{plain} forks in a plain run, {observed} in an observed one");
+    assert!(plain < observed);
 }
 
 /// Strips change where and when rows are computed, never what.

@@ -181,11 +181,23 @@ impl<'a> Plan<'a> {
         self.facts.scratch_len
     }
 
-    /// Bytes of the arena for an engine with that many threads (counted as 1 to [`MAX_THREADS`]): the tensors, then one scratch
-    /// per thread. A multiple of 64; the buffer must also start at one.
+    /// Bytes that each of several threads needs for strips of its own (see [`Strips::window`]). A multiple of 64.
+    pub fn window_len(&self) -> usize {
+        self.facts.window_len
+    }
+
+    /// Bytes that each of so many threads needs for itself: its scratch and, if it is not alone, strips of its own. A multiple of 64.
+    pub fn thread_len(&self, threads: usize) -> usize {
+        let window_len = if threads > 1 { self.window_len() } else { 0 };
+        self.scratch_len() + window_len
+    }
+
+    /// Bytes of the arena for an engine with that many threads (counted as 1 to [`MAX_THREADS`]): the tensors, then
+    /// [`Plan::thread_len`] for each of them. A multiple of 64; the buffer must also start at one.
     pub fn arena_len(&self, threads: usize) -> usize {
         // Does not overflow: `verify` has computed it for MAX_THREADS.
-        self.facts.tensors_len + threads.clamp(1, MAX_THREADS) * self.facts.scratch_len
+        let threads = threads.clamp(1, MAX_THREADS);
+        self.tensors_len() + threads * self.thread_len(threads)
     }
 
     /// Multiply-accumulates of one inference.

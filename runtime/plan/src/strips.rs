@@ -12,7 +12,7 @@ use core::ops::Range;
 
 use crate::error::{PlanError, Problem};
 use crate::file::File;
-use crate::format::MAX_STRIP_OPS;
+use crate::format::{MAX_STRIP_OPS, align_up};
 use crate::op::{Contents, Halo, Op};
 use crate::tensor::{Tensor, TensorId, overlap};
 
@@ -22,7 +22,19 @@ pub struct Strips<'a> {
     first: usize,
     count: usize,
     ends: &'a [u32],
+    /// Rows in a line of pixels.
+    line: Option<usize>,
+    /// The rows that are computed, if not all.
+    window: Option<Window>,
     reach: [Reach; MAX_STRIP_OPS],
+}
+
+/// Some rows of the last op's result, in strips of equal length.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    start: usize,
+    end: usize,
+    step: usize,
 }
 
 /// How an op of a group stands to the ends of the strips.
@@ -32,6 +44,8 @@ struct Reach {
     ahead: usize,
     /// First row that ops of the next strip still read of its result, counted from the strip's end. None if none reads it.
     needed: Option<isize>,
+    /// Rows before a window that the op computes for the windows of those after it.
+    before: usize,
 }
 
 /// An op of a group, as far as its strips depend on it.
@@ -56,28 +70,85 @@ impl<'a> Strips<'a> {
 
     /// Number of strips.
     pub fn count(&self) -> usize {
-        self.ends.len()
+        match &self.window {
+            None => self.ends.len(),
+            Some(window) => (window.end - window.start).div_ceil(window.step),
+        }
+    }
+
+    /// The strips of some rows of the last op's result only, as if there were no others: for a thread that computes its share of all ops
+    /// on its own. What ops need of rows around it is computed again. Strips are as long as the longest of the plan.
+    #[must_use]
+    pub fn window(&self, rows: Range<usize>) -> Self {
+        let window = Window {
+            start: rows.start,
+            end: rows.end.max(rows.start),
+            step: self.longest().max(1),
+        };
+        Strips {
+            window: Some(window),
+            ..*self
+        }
+    }
+
+    /// Rows of op `op`'s result that a window of `rows` rows needs in memory at a time, at most.
+    pub fn held_by_window(&self, op: usize) -> usize {
+        let Reach { ahead, before, .. } = self.reach_of(op);
+        let rows = self.longest().saturating_add(ahead).saturating_add(before);
+        rows.min(self.all())
+    }
+
+    /// Rows outside a window that op `op` computes for it: those before it, and those after it.
+    pub fn beyond_window(&self, op: usize) -> [usize; 2] {
+        let Reach { ahead, before, .. } = self.reach_of(op);
+        [before, ahead]
+    }
+
+    /// Rows of op `op`'s result that the strip before has left and that this one still needs: as many as lie in memory from there on.
+    pub fn kept(&self, op: usize, strip: usize) -> Range<usize> {
+        self.base(op, strip)..self.rows(op, strip).start
+    }
+
+    /// Rows in a line of pixels, of which windows must have whole ones; 1 if no op has any. `None` if ops do not agree on it: such a group
+    /// has no windows.
+    pub fn line(&self) -> Option<usize> {
+        self.line
+    }
+
+    /// Rows of the longest strip.
+    fn longest(&self) -> usize {
+        let starts = core::iter::once(0).chain(self.ends.iter().copied());
+        let lens = self.ends.iter().zip(starts);
+        lens.map(|(end, start)| end.saturating_sub(start) as usize)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Rows of every op's result.
+    fn all(&self) -> usize {
+        self.ends.last().map_or(0, |&end| end as usize)
     }
 
     /// The rows of its result that op `op` of the plan computes in strip `strip`. They can be none: an op that is ahead is done earlier.
     pub fn rows(&self, op: usize, strip: usize) -> Range<usize> {
-        let start = strip
-            .checked_sub(1)
-            .map_or(0, |before| self.end(op, before));
+        let start = match strip.checked_sub(1) {
+            None => self.start(op),
+            Some(before) => self.end(op, before),
+        };
         start..self.end(op, strip)
     }
 
     /// The first row of op `op`'s result that must be in memory from the start of strip `strip` on.
     pub fn base(&self, op: usize, strip: usize) -> usize {
         let Some(before) = strip.checked_sub(1) else {
-            return 0;
+            return self.start(op);
         };
         let written = self.end(op, before);
         match self.reach_of(op).needed {
             Some(offset) => self
                 .end_of(before)
                 .saturating_add_signed(offset)
-                .min(written),
+                .clamp(self.start(op).min(written), written),
             None => written,
         }
     }
@@ -88,16 +159,30 @@ impl<'a> Strips<'a> {
         (0..self.count()).map(rows).max().unwrap_or(0)
     }
 
-    /// The row that op `op` has reached after strip `strip`.
-    fn end(&self, op: usize, strip: usize) -> usize {
-        let all = self.end_of(self.count().saturating_sub(1));
-        self.end_of(strip)
-            .saturating_add(self.reach_of(op).ahead)
-            .min(all)
+    /// The first row that op `op` computes.
+    fn start(&self, op: usize) -> usize {
+        self.window.map_or(0, |window| {
+            window.start.saturating_sub(self.reach_of(op).before)
+        })
     }
 
+    /// The row that op `op` has reached after strip `strip`.
+    fn end(&self, op: usize, strip: usize) -> usize {
+        self.end_of(strip)
+            .saturating_add(self.reach_of(op).ahead)
+            .min(self.all())
+    }
+
+    /// The row of the last op's result that strip `strip` ends with.
     fn end_of(&self, strip: usize) -> usize {
-        self.ends.get(strip).map_or(0, |&end| end as usize)
+        match &self.window {
+            None => self.ends.get(strip).map_or(0, |&end| end as usize),
+            Some(Window { start, end, step }) => strip
+                .saturating_add(1)
+                .saturating_mul(*step)
+                .saturating_add(*start)
+                .min(*end),
+        }
     }
 
     fn reach_of(&self, op: usize) -> Reach {
@@ -117,6 +202,7 @@ impl<'a> Strips<'a> {
                 let needed = (reader.ahead as isize).saturating_sub_unsigned(halo.above);
                 let reach = &mut reach[index];
                 reach.ahead = reach.ahead.max(reader.ahead.saturating_add(halo.below));
+                reach.before = reach.before.max(reader.before.saturating_add(halo.above));
                 reach.needed = Some(reach.needed.map_or(needed, |known| known.min(needed)));
             }
         }
@@ -124,6 +210,8 @@ impl<'a> Strips<'a> {
             first,
             count: ops.len(),
             ends,
+            line: line(ops),
+            window: None,
             reach,
         })
     }
@@ -161,6 +249,16 @@ impl<'a> Strips<'a> {
     }
 }
 
+/// [`Strips::line`] of these ops.
+fn line(ops: &[StripOp]) -> Option<usize> {
+    let mut widths = ops
+        .iter()
+        .map(|op| op.halo.width)
+        .filter(|&width| width > 1);
+    let first = widths.next().unwrap_or(1);
+    widths.all(|width| width == first).then_some(first)
+}
+
 /// What is checked of an op of a group.
 struct Member {
     op: usize,
@@ -184,6 +282,7 @@ impl Reach {
     const LAST: Reach = Reach {
         ahead: 0,
         needed: None,
+        before: 0,
     };
 }
 
@@ -217,18 +316,48 @@ pub(crate) fn group_of(file: &File<'_>, op: usize) -> Option<Range<usize>> {
     ranges.find(|ops| ops.contains(&op))
 }
 
-/// Checks every group. What holds of ops that run one after the other has been checked; this is about those that run in turn.
-pub(crate) fn check(file: &File<'_>) -> Result<(), PlanError> {
-    let mut next = 0;
+/// Checks every group. What holds of ops that run one after the other has been checked; this is about those that run in turn. Returns the
+/// most bytes that a window of one needs.
+pub(crate) fn check(file: &File<'_>) -> Result<usize, PlanError> {
+    let (mut next, mut len) = (0, 0);
     for index in 0..file.strips_count() {
-        let ops =
+        let strips =
             check_group(file, index, next).map_err(|problem| file.strips_error(index, problem))?;
-        next = ops.end;
+        let field = "a thread's own strips";
+        let window = window_len(file, &strips)
+            .map_err(|problem| file.strips_error(index, problem))?
+            .ok_or_else(|| file.strips_error(index, Problem::TooLarge { field }))?;
+        (next, len) = (strips.ops().end, len.max(window));
     }
-    Ok(())
+    Ok(len)
 }
 
-fn check_group(file: &File<'_>, index: usize, next: usize) -> Result<Range<usize>, Problem> {
+/// Bytes that a window of a group needs: for what its ops hand on, and for the rows beyond it that others may overwrite.
+fn window_len(file: &File<'_>, strips: &Strips<'_>) -> Result<Option<usize>, Problem> {
+    let mut len = Some(0_usize);
+    for index in strips.ops() {
+        let member = Member::new(index, file)?;
+        let [before, ahead] = strips.beyond_window(index);
+        let beyond = before.saturating_add(ahead);
+        let reads = member.inputs.into_iter().flatten();
+        let reads = reads.map(|id| (id, beyond, false));
+        let writes = [(member.output, strips.held_by_window(index), true)];
+        for (id, rows, hands_on) in reads.chain(writes) {
+            let tensor = file.bare_tensor(id.index())?;
+            if (tensor.held != 0) != hands_on {
+                continue;
+            }
+            let bytes = tensor.row_len().and_then(|row| row.checked_mul(rows));
+            let bytes = bytes.and_then(align_up);
+            len = len
+                .zip(bytes)
+                .and_then(|(len, bytes)| len.checked_add(bytes));
+        }
+    }
+    Ok(len)
+}
+
+fn check_group<'a>(file: &File<'a>, index: usize, next: usize) -> Result<Strips<'a>, Problem> {
     let strips = Strips::decode(file, index)?;
     let ops = strips.ops();
     if ops.start < next {
@@ -241,12 +370,12 @@ fn check_group(file: &File<'_>, index: usize, next: usize) -> Result<Range<usize
     if !ascending || strips.ends.first().is_none_or(|&end| end == 0) {
         return Err(Problem::Unsorted { field: "ends" });
     }
-    for op in ops.clone() {
+    for op in ops {
         let member = Member::new(op, file)?;
         check_rows(file, &strips, &member)?;
         check_memory(file, &strips, &member)?;
     }
-    Ok(ops)
+    Ok(strips)
 }
 
 /// The op's result has the group's rows, strips end between whole rows of pixels, and what must be in memory fits.

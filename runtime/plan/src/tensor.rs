@@ -127,7 +127,7 @@ impl Tensor<'_> {
     }
 
     /// Bytes of a row.
-    fn row_len(&self) -> Option<usize> {
+    pub fn row_len(&self) -> Option<usize> {
         let channels = usize::try_from(self.shape[3]).ok()?;
         channels.checked_mul(self.dtype.size())
     }

@@ -26,6 +26,8 @@ pub(crate) struct Facts {
     pub(crate) tensors_len: usize,
     /// Bytes of one thread's scratch.
     pub(crate) scratch_len: usize,
+    /// Bytes for strips of one of several threads.
+    pub(crate) window_len: usize,
     pub(crate) macs: u64,
     pub(crate) float_ops: usize,
     pub(crate) copies: usize,
@@ -47,6 +49,7 @@ pub(crate) fn verify(file: &File<'_>) -> Result<Facts, PlanError> {
         std,
         tensors_len,
         scratch_len: 0,
+        window_len: 0,
         macs: 0,
         float_ops: 0,
         copies: 0,
@@ -58,7 +61,7 @@ pub(crate) fn verify(file: &File<'_>) -> Result<Facts, PlanError> {
         check_op(file, &op, index, &mut facts, &mut minima)
             .map_err(|problem| file.op_error(index, problem))?;
     }
-    strips::check(file)?;
+    facts.window_len = strips::check(file)?;
     check_value(file, input, output, file.op_count(), |_| ())
         .map_err(|problem| header_error(header::OUTPUT, problem))?;
     check_arena_fits(&facts)?;
@@ -403,7 +406,8 @@ impl Minima {
 fn check_arena_fits(facts: &Facts) -> Result<(), PlanError> {
     let total = facts
         .scratch_len
-        .checked_mul(MAX_THREADS)
+        .checked_add(facts.window_len)
+        .and_then(|n| n.checked_mul(MAX_THREADS))
         .and_then(|n| n.checked_add(facts.tensors_len));
     match total.is_some_and(|n| isize::try_from(n).is_ok()) {
         true => Ok(()),

@@ -91,7 +91,14 @@ fn what_was_written_is_read() {
     assert_eq!(plan.copies(), 1, "fc2 puts its sum elsewhere");
     assert_eq!(plan.file_len(), bytes.len());
     assert_eq!(plan.tensors_len(), 13312);
-    assert_eq!(plan.arena_len(2) - plan.arena_len(1), plan.scratch_len());
+    // Rows of 8 bytes but for fc1's and dwconv's 16: a strip of each (norm2 and fc1 with a row of pixels above and one below), and what two
+    // ops that are ahead read around their own.
+    let [norm2, fc1, dwconv] = [32 * 8, 32 * 16, 16 * 16];
+    let around_norm2 = 16 * 8 * 2;
+    assert_eq!(plan.window_len(), norm2 + fc1 + dwconv + around_norm2);
+    let thread = plan.scratch_len() + plan.window_len();
+    assert_eq!(plan.arena_len(1), plan.tensors_len() + plan.scratch_len());
+    assert_eq!(plan.arena_len(2), plan.tensors_len() + 2 * thread);
     assert_eq!(plan.arena_len(0), plan.arena_len(1));
     assert_eq!(
         plan.arena_len(1000),

@@ -203,7 +203,8 @@ impl<'m> Session<'m> {
     }
 
     /// As [`run`](Self::run); `after` is given an op's index whenever the op, or a part of its rows, is done: what passed since the
-    /// last call was spent on it. Nothing else happens between two ops, so a profiler sees what a plain run does.
+    /// last call was spent on it. On one thread a profiler sees what a plain run does; several wait for each other after every op here, and
+    /// less often there.
     ///
     /// # Errors
     /// If `image` has not height × width × 3 bytes.

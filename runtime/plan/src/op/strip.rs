@@ -50,6 +50,11 @@ pub struct Strip<'a> {
 }
 
 impl<'a> OpKind<'a> {
+    /// Whether a row of the result (a token, or a pixel) depends on the same row of every input, and on nothing else.
+    pub fn is_rowwise(&self) -> bool {
+        self.halo() == Some(Halo::NONE) && !self.reads_whole()
+    }
+
     /// What the op needs to run strip by strip; `None` if it cannot.
     pub(crate) fn halo(&self) -> Option<Halo> {
         match self {

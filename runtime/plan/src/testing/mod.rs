@@ -67,9 +67,25 @@ pub fn tiny_plan_without_strips(seed: u64) -> AlignedBytes {
     plan(Net::new(seed, false))
 }
 
+/// The first block of the tiny network and a head, with the residual of the strips in place: rows around a thread's own are overwritten.
+pub fn tiny_block_plan(seed: u64) -> AlignedBytes {
+    let mut net = Net::new(seed, true);
+    let image = net.tensor("image", DType::S8, [1, 16, 16, 3], 0);
+    let stream = global_block(&mut net, image, STREAM);
+    let norm = net.tensor("norm", DType::S8, [1, 1, 64, 8], 0);
+    net.layer_norm("norm", stream, norm, [64, 8], NormOutput::S8);
+    let classes = [1, 1, 1, TINY_CLASSES as u32];
+    let head = net.tensor("head", DType::S32, classes, 512);
+    net.head("head", norm, head, [64, 8, TINY_CLASSES]);
+    net.finish(image, head)
+}
+
+/// Where the tiny network's stream lies at first.
+const STREAM: usize = 768;
+
 fn plan(mut net: Net) -> AlignedBytes {
     let image = net.tensor("image", DType::S8, [1, 16, 16, 3], 0);
-    let stream = global_block(&mut net, image);
+    let stream = global_block(&mut net, image, 1792);
     let shortcut = window_block(&mut net, stream);
     let [sum, position] = token_block(&mut net, shortcut, stream);
     let mix = concatenation(&mut net, position);
@@ -78,9 +94,9 @@ fn plan(mut net: Net) -> AlignedBytes {
     net.finish(image, logits)
 }
 
-/// As a block of PVT, placed by hand so that memory is used again. Returns the stream.
-fn global_block(net: &mut Net, image: TensorId) -> TensorId {
-    let stem = net.tensor("stem", DType::S16, [1, 8, 8, 8], 768);
+/// As a block of PVT, placed by hand so that memory is used again. Returns the stream, which lies at `end`.
+fn global_block(net: &mut Net, image: TensorId, end: usize) -> TensorId {
+    let stem = net.tensor("stem", DType::S16, [1, 8, 8, 8], STREAM);
     net.conv("stem", image, stem, shape([16, 16, 3], [8, 8, 8], 3, 2, 1));
     let norm1 = net.tensor("norm1", DType::S8, [1, 1, 64, 8], 1792);
     net.layer_norm("norm1", stem, norm1, [64, 8], NormOutput::S8);
@@ -88,7 +104,7 @@ fn global_block(net: &mut Net, image: TensorId) -> TensorId {
     net.linear("qkv", (norm1, None), qkv, [64, 8, 24], Epilogue::Symmetric);
     let attention = net.tensor("attention", DType::S8, [1, 1, 64, 8], 1792);
     net.attention("attention", [Some(qkv); 3], attention, &Seen::all());
-    let stream = net.tensor("stream1", DType::S16, [1, 8, 8, 8], 768);
+    let stream = net.tensor("stream1", DType::S16, [1, 8, 8, 8], STREAM);
     let sizes = [64, 8, 8];
     net.linear(
         "proj",
@@ -104,7 +120,7 @@ fn global_block(net: &mut Net, image: TensorId) -> TensorId {
     let dwconv = net.held("dwconv", [1, 8, 8, 16], 3328, 16);
     let pixels = shape([8, 8, 16], [8, 8, 16], 3, 1, 1);
     net.depthwise("dwconv", fc1, dwconv, pixels);
-    let moved = net.tensor("stream2", DType::S16, [1, 8, 8, 8], 1792);
+    let moved = net.tensor("stream2", DType::S16, [1, 8, 8, 8], end);
     let sizes = [64, 16, 8];
     net.linear(
         "fc2",
