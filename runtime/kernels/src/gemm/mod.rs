@@ -59,10 +59,14 @@ pub(crate) fn group_scratch_len(k: usize) -> usize {
     space::<i8>(GROUP * padded_k(k))
 }
 
-/// Largest weights that are joined before they are used: half of a small L1.
+/// Largest weights that are joined as a whole: half of a small L1. Of larger ones a panel is joined for some groups of rows at a time.
 const JOINED_MAX: usize = 1 << 15;
+/// Most bytes of packed rows and joined weights: what a large core's L1 has. (One group of long rows may take more.)
+const PACKING_MAX: usize = 50 << 10;
+/// Most groups of rows that are packed at a time: their outputs stay near until a table is applied.
+const GROUPS_MAX: usize = 8;
 
-/// Bytes of a joined panel: bias and scales in pairs, then the weights of 8 columns.
+/// Bytes of a joined panel: bias in pairs, the weights of 8 columns, scales in pairs.
 pub(crate) const fn joined_panel_len(padded_k: usize) -> usize {
     2 * PAIRED + NR * padded_k
 }
@@ -166,6 +170,24 @@ impl<'a> Gemm<'a> {
         } else {
             0
         }
+    }
+
+    /// Groups of rows that are packed at a time, of an operation on `rows`.
+    pub(crate) fn groups_at_once(&self, rows: usize) -> usize {
+        let joined = self.joined_len().max(joined_panel_len(padded_k(self.k)));
+        let fit = PACKING_MAX.saturating_sub(joined) / (GROUP * padded_k(self.k));
+        (rows / GROUP).min(fit).clamp(1, GROUPS_MAX)
+    }
+
+    /// Scratch bytes for packed rows and joined weights of an operation on `rows`.
+    pub(crate) fn packing_len(&self, rows: usize) -> usize {
+        let groups = self.groups_at_once(rows);
+        let panel = match groups {
+            1 => 0,
+            _ => joined_panel_len(padded_k(self.k)),
+        };
+        let packed = groups.saturating_mul(GROUP * padded_k(self.k));
+        space::<i8>(packed) + space::<i8>(self.joined_len().max(panel))
     }
 
     /// Inputs per row.

@@ -1,7 +1,9 @@
 //! Rows in memory times all panels: the tile, then the epilogue.
 //!
 //! Groups of rows outside, panels inside: 8 rows stay in L1 while the weights stream past. Fewer than 8 rows left run as 4, 2 and 1, not as wasted
-//! rows. Where the instruction set asks for it, groups are of 12 rows, packed before the weights stream past.
+//! rows. Where the instruction set asks for it, groups are of 12 rows: some are packed, then each panel meets all of them.
+
+use core::ops::Range;
 
 use super::{GROUP, Gemm, NR, PAIRED, joined_panel_len, padded_k};
 use crate::SizeError;
@@ -19,24 +21,37 @@ pub(crate) struct Rows {
 /// What instruction sets that pack need besides rows and weights.
 #[derive(Clone, Copy)]
 pub(crate) struct Packing<'s> {
-    /// Room for a group of rows.
-    group: *mut i8,
-    /// The panels, joined: see [`Join`].
-    joined: Option<&'s [i8]>,
+    /// Room for `groups` groups of rows.
+    packed: *mut i8,
+    groups: usize,
+    weights: Weights<'s>,
+}
+
+/// How a packed group finds weights, bias and scales.
+#[derive(Clone, Copy)]
+enum Weights<'s> {
+    /// As they lie in the plan; every tile joins them for itself.
+    Plain,
+    /// All joined: see [`Join`].
+    Joined(&'s [i8]),
+    /// Joined panel by panel, here.
+    ByPanel(*mut i8),
 }
 
 impl<'s> Packing<'s> {
-    /// Takes room for rows of k, if the instruction set packs them, from `scratch` ([`rows_scratch_len`](super::rows_scratch_len)).
+    /// Takes room for a group of rows of k, if the instruction set packs them, from `scratch` ([`rows_scratch_len`](super::rows_scratch_len)).
     pub(crate) fn new<I: Isa>(k: usize, scratch: &'s mut [i8]) -> Result<Self, SizeError> {
         let len = if I::PACKED { GROUP * padded_k(k) } else { 0 };
-        let (group, _) = carve::<i8>(scratch, len)?;
+        let (packed, _) = carve::<i8>(scratch, len)?;
         Ok(Self {
-            group: group.as_mut_ptr(),
-            joined: None,
+            packed: packed.as_mut_ptr(),
+            groups: 1,
+            weights: Weights::Plain,
         })
     }
 
-    /// As `new`, and joins the weights for `rows` rows if that is worth it and they are small enough.
+    /// Takes room for as many groups as there are in `rows` rows or are worth it, from `scratch` ([`Gemm::packing_len`]), and joins the weights if that
+    /// is worth it and they are small enough.
     #[inline(always)]
     pub(crate) fn joining<I: Isa>(
         isa: I,
@@ -44,26 +59,47 @@ impl<'s> Packing<'s> {
         rows: usize,
         scratch: &'s mut [i8],
     ) -> Result<Self, SizeError> {
-        let len = gemm.joined_len();
-        if !I::PACKED || len == 0 || rows < JOINED_ROWS {
+        if !I::PACKED || rows < JOINED_ROWS {
             return Self::new::<I>(gemm.k, scratch);
         }
-        let (joined, rest) = carve::<i8>(scratch, len)?;
-        isa.call(Join { gemm, joined });
+        let groups = gemm.groups_at_once(rows);
+        let (packed, rest) = carve::<i8>(scratch, groups * GROUP * padded_k(gemm.k))?;
+        let weights = if gemm.joined_len() > 0 {
+            let (joined, _) = carve::<i8>(rest, gemm.joined_len())?;
+            let panels = 0..joined.len() / joined_panel_len(padded_k(gemm.k));
+            isa.call(Join {
+                gemm,
+                panels,
+                joined,
+            });
+            Weights::Joined(joined)
+        } else if groups > 1 {
+            let (panel, _) = carve::<i8>(rest, joined_panel_len(padded_k(gemm.k)))?;
+            Weights::ByPanel(panel.as_mut_ptr())
+        } else {
+            Weights::Plain
+        };
         Ok(Self {
-            joined: Some(joined),
-            ..Self::new::<I>(gemm.k, rest)?
+            packed: packed.as_mut_ptr(),
+            groups,
+            weights,
         })
+    }
+
+    /// Rows that are packed at a time.
+    pub(crate) fn rows(&self) -> usize {
+        self.groups * GROUP
     }
 }
 
-/// Rows that are worth joining the weights for: three groups save 12 ZIP for every 4 that joining takes, besides loads and stores.
-const JOINED_ROWS: usize = 3 * GROUP;
+/// Rows that are worth joining weights for: two groups save 8 ZIP for the 4 that joining takes, with as many loads and stores.
+const JOINED_ROWS: usize = 2 * GROUP;
 
-/// Joins panels: bias and scales in the order of a pair of rows ([`Isa::pair_values`]), then the weights ([`Isa::join`]).
+/// Joins panels: bias in the order of a pair of rows ([`Isa::pair_values`]), weights ([`Isa::join_panel`]), scales as the bias.
 struct Join<'g, 'a, 's> {
     gemm: &'g Gemm<'a>,
-    /// [`Gemm::joined_len`] bytes.
+    panels: Range<usize>,
+    /// Room for those panels.
     joined: &'s mut [i8],
 }
 
@@ -73,19 +109,18 @@ impl Routine for Join<'_, '_, '_> {
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {
         let k = padded_k(self.gemm.k);
-        let panels = self.joined.chunks_exact_mut(joined_panel_len(k));
         let (bias, scale) = (self.gemm.requantise.bias, self.gemm.requantise.scale);
-        let values = bias.chunks_exact(NR).zip(scale.chunks_exact(NR));
-        let weights = self.gemm.weights.chunks_exact(NR * k);
-        for (panel, ((bias, scale), weights)) in panels.zip(values.zip(weights)) {
-            let (bias_to, rest) = panel.split_at_mut(PAIRED);
-            let (scale_to, weights_to) = rest.split_at_mut(PAIRED);
-            weights_to.copy_from_slice(weights);
+        let to = self.joined.chunks_exact_mut(joined_panel_len(k));
+        for (panel, to) in self.panels.zip(to) {
+            let columns = panel * NR..(panel + 1) * NR;
+            let weights = &self.gemm.weights[panel * NR * k..][..NR * k];
+            let (bias_to, rest) = to.split_at_mut(PAIRED);
+            let (weights_to, scale_to) = rest.split_at_mut(NR * k);
             // SAFETY: 8 values are read and 16 written, in each of two pieces of that size; 8·K weights, K padded to 16, are a multiple of 128.
             unsafe {
-                isa.pair_values(bias.as_ptr(), bias_to.as_mut_ptr().cast());
-                isa.pair_values(scale.as_ptr().cast(), scale_to.as_mut_ptr().cast());
-                isa.join(weights_to.as_mut_ptr(), weights_to.len());
+                isa.pair_values(bias[columns.clone()].as_ptr(), bias_to.as_mut_ptr().cast());
+                isa.join_panel(weights.as_ptr(), weights_to.as_mut_ptr(), NR * k);
+                isa.pair_values(scale[columns].as_ptr().cast(), scale_to.as_mut_ptr().cast());
             }
         }
     }
@@ -110,16 +145,27 @@ impl Gemm<'_> {
         unsafe {
             let mut done = 0;
             if I::PACKED {
-                done = self.groups::<I, GROUP>(isa, x, count, target, first, packing);
+                while count - done >= GROUP {
+                    let groups = ((count - done) / GROUP).min(packing.groups);
+                    self.packed(
+                        isa,
+                        x.from(done),
+                        groups,
+                        target,
+                        first + done * self.n,
+                        packing,
+                    );
+                    done += groups * GROUP;
+                }
             } else if I::WIDE && self.n.is_multiple_of(2 * NR) {
                 // The groups of 4 below.
             } else if I::ROWS == 8 {
-                done = self.groups::<I, 8>(isa, x, count, target, first, packing);
+                done = self.groups::<I, 8>(isa, x, count, target, first);
             }
             let at = |done: usize| first + done * self.n;
-            done += self.groups::<I, 4>(isa, x.from(done), count - done, target, at(done), packing);
-            done += self.groups::<I, 2>(isa, x.from(done), count - done, target, at(done), packing);
-            self.groups::<I, 1>(isa, x.from(done), count - done, target, at(done), packing);
+            done += self.groups::<I, 4>(isa, x.from(done), count - done, target, at(done));
+            done += self.groups::<I, 2>(isa, x.from(done), count - done, target, at(done));
+            self.groups::<I, 1>(isa, x.from(done), count - done, target, at(done));
             target.look_up(isa, &self.requantise.output, first, count * self.n);
         }
     }
@@ -136,7 +182,6 @@ impl Gemm<'_> {
         count: usize,
         target: Target,
         first: usize,
-        packing: Packing<'_>,
     ) -> usize {
         let groups = count / R;
         if groups > 0 {
@@ -146,22 +191,92 @@ impl Gemm<'_> {
                 groups,
                 target,
                 first,
-                packing,
             };
-            if R == GROUP && packing.joined.is_some() {
-                isa.call(WholePanels::<R, true>(work));
-            } else {
-                isa.call(WholePanels::<R, false>(work));
-            }
+            isa.call(WholePanels(work));
             if !self.n.is_multiple_of(NR) {
                 isa.call(LastPanel(work));
             }
         }
         groups * R
     }
+
+    /// As many groups of rows, packed first.
+    ///
+    /// # Safety
+    /// As `rows_simd`; `packing` has room for them.
+    #[inline(always)]
+    unsafe fn packed<I: Isa>(
+        &self,
+        isa: I,
+        x: Rows,
+        groups: usize,
+        target: Target,
+        first: usize,
+        packing: Packing<'_>,
+    ) {
+        let k = padded_k(self.k);
+        let rows = x;
+        let x = Rows {
+            first: packing.packed,
+            stride: k,
+        };
+        isa.call(Pack {
+            rows,
+            groups,
+            k,
+            to: packing.packed,
+        });
+        let work = Groups::<GROUP> {
+            gemm: self,
+            x,
+            groups,
+            target,
+            first,
+        };
+        match packing.weights {
+            // Joining a panel for one group would cost more than it saves.
+            Weights::ByPanel(_) if groups == 1 => {
+                isa.call(PackedPanels::<false>(work, Weights::Plain));
+            }
+            Weights::Plain => isa.call(PackedPanels::<false>(work, Weights::Plain)),
+            weights => isa.call(PackedPanels::<true>(work, weights)),
+        }
+        if !self.n.is_multiple_of(NR) {
+            isa.call(LastPanel(work));
+        }
+    }
 }
 
-/// Groups of R rows. Whoever makes one promises what `rows_simd` asks for, for all their rows.
+/// Packs groups of rows of K, that must exist, `to` where there must be room for them.
+struct Pack {
+    rows: Rows,
+    groups: usize,
+    k: usize,
+    to: *mut i8,
+}
+
+impl Routine for Pack {
+    type Output = ();
+
+    #[inline(always)]
+    fn simd<I: Isa>(self, isa: I) {
+        let mut to = self.to;
+        for group in 0..self.groups {
+            // SAFETY: as promised.
+            unsafe {
+                isa.pack_group(
+                    self.rows.from(group * GROUP).first,
+                    self.rows.stride,
+                    self.k,
+                    to,
+                );
+                to = to.add(GROUP * self.k);
+            }
+        }
+    }
+}
+
+/// Groups of R rows, packed if R is [`GROUP`]. Whoever makes one promises what `rows_simd` asks for, for all their rows.
 #[derive(Clone, Copy)]
 struct Groups<'g, 'a, const R: usize> {
     gemm: &'g Gemm<'a>,
@@ -169,23 +284,37 @@ struct Groups<'g, 'a, const R: usize> {
     groups: usize,
     target: Target,
     first: usize,
-    packing: Packing<'g>,
 }
 
-/// The panels of 8 columns, their weights joined or not.
-struct WholePanels<'g, 'a, const R: usize, const JOINED: bool>(Groups<'g, 'a, R>);
+/// The panels of 8 columns.
+struct WholePanels<'g, 'a, const R: usize>(Groups<'g, 'a, R>);
+
+/// The panels of 8 columns for packed rows, their weights joined or not.
+struct PackedPanels<'g, 'a, const JOINED: bool>(Groups<'g, 'a, GROUP>, Weights<'g>);
 
 /// The panel whose last columns are padding; a function of its own, which does not take registers from the others.
 struct LastPanel<'g, 'a, const R: usize>(Groups<'g, 'a, R>);
 
-impl<const R: usize, const JOINED: bool> Routine for WholePanels<'_, '_, R, JOINED> {
+impl<const R: usize> Routine for WholePanels<'_, '_, R> {
     type Output = ();
 
     /// The form of the output is settled outside the loops.
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {
         // SAFETY: as promised.
-        unsafe { with_form!(self.0.target, form => self.0.panels::<I, _, JOINED>(isa, form)) };
+        unsafe { with_form!(self.0.target, form => self.0.panels(isa, form)) };
+    }
+}
+
+impl<const JOINED: bool> Routine for PackedPanels<'_, '_, JOINED> {
+    type Output = ();
+
+    #[inline(always)]
+    fn simd<I: Isa>(self, isa: I) {
+        // SAFETY: as promised.
+        unsafe {
+            with_form!(self.0.target, form => self.0.packed_panels::<I, _, JOINED>(isa, form, self.1));
+        }
     }
 }
 
@@ -200,7 +329,7 @@ impl<const R: usize> Routine for LastPanel<'_, '_, R> {
         for group in 0..work.groups {
             // SAFETY: as promised; `n` is the first column of the last panel.
             unsafe {
-                let x = work.rows(isa, group);
+                let x = work.x.from(group * R);
                 let panels = Panels::new(work.gemm);
                 let shifts = panels.shifts(isa, x);
                 let (acc, scale) = panels.tile::<I, R>(isa, x, &shifts, n);
@@ -212,41 +341,16 @@ impl<const R: usize> Routine for LastPanel<'_, '_, R> {
 }
 
 impl<const R: usize> Groups<'_, '_, R> {
-    /// The rows of a group, packed if R is [`GROUP`].
-    ///
-    /// # Safety
-    /// There is such a group, and what whoever made `self` has promised.
-    #[inline(always)]
-    unsafe fn rows<I: Isa>(self, isa: I, group: usize) -> Rows {
-        // SAFETY: the caller's promise.
-        let x = unsafe { self.x.from(group * R) };
-        if R != GROUP {
-            return x;
-        }
-        let stride = padded_k(self.gemm.k);
-        // SAFETY: the rows are readable to the padded K, and `group` has room for GROUP of them.
-        unsafe { isa.pack_group(x.first, x.stride, stride, self.packing.group) };
-        Rows {
-            first: self.packing.group,
-            stride,
-        }
-    }
-
     /// # Safety
     /// As promised by whoever made `self`; `form` is that of `self.target`.
     #[inline(always)]
-    unsafe fn panels<I: Isa, F: Form, const JOINED: bool>(self, isa: I, form: F) {
+    unsafe fn panels<I: Isa, F: Form>(self, isa: I, form: F) {
         let columns = self.gemm.n;
         let panels = Panels::new(self.gemm);
         for group in 0..self.groups {
             let first = self.first + group * R * columns;
             // SAFETY: there are that many rows, as promised.
-            let x = unsafe { self.rows(isa, group) };
-            if R == GROUP {
-                // SAFETY: as promised, and `rows` has packed the group.
-                unsafe { self.packed_panels::<I, F, JOINED>(isa, form, panels, first) };
-                continue;
-            }
+            let x = unsafe { self.x.from(group * R) };
             // SAFETY: as promised: `x` are R rows, and R rows of the output begin at `first`.
             let mut n = unsafe { isa.wide_columns::<F, R>(panels, x, columns, form, first) };
             if n == columns {
@@ -279,31 +383,57 @@ impl<const R: usize> Groups<'_, '_, R> {
             }
         }
     }
+}
 
-    /// The panels of a packed group, whose first output is `first`.
+impl Groups<'_, '_, GROUP> {
+    /// ```text
+    /// for each panel of 8 columns:
+    ///     join its weights, unless they are joined already
+    ///     for each group of 12 rows: the tile, then the epilogue
+    /// ```
+    /// 1. A panel serves all groups: it stays in L1, and what it takes to join it is shared.
+    /// 2. Packed rows follow each other, and so do output rows: a pointer to each moves along with the loads and stores.
     ///
     /// # Safety
-    /// As `panels`; the group is packed, and the weights are joined if JOINED.
+    /// As promised by whoever made `self`; `form` is that of `self.target`, and `weights` are joined if JOINED.
     #[inline(always)]
     unsafe fn packed_panels<I: Isa, F: Form, const JOINED: bool>(
         self,
         isa: I,
         form: F,
-        mut panels: Panels,
-        first: usize,
+        weights: Weights<'_>,
     ) {
-        let columns = self.gemm.n;
-        if let Some(joined) = self.packing.joined.filter(|_| JOINED) {
-            panels.weights = joined.as_ptr();
-        }
-        let mut n = 0;
-        while n + NR <= columns {
-            // SAFETY: the caller's promise; `n` is the first column of a whole panel.
+        let gemm = self.gemm;
+        let panels = Panels::new(gemm);
+        let len = joined_panel_len(panels.k);
+        for panel in 0..gemm.n / NR {
+            let n = panel * NR;
+            // SAFETY: as promised: there are as many packed rows and joined panels, and room for one where it is joined here; `n` is the first column
+            // of a whole panel.
             unsafe {
-                let (acc, scale) = panels.tile_packed::<I, JOINED>(isa, self.packing.group, n);
-                form.store_pairs(isa, acc, scale, first + n, columns);
+                let joined = match weights {
+                    Weights::Plain => panels.weights,
+                    Weights::Joined(all) => all.as_ptr().add(panel * len),
+                    Weights::ByPanel(room) => {
+                        let joined = core::slice::from_raw_parts_mut(room, len);
+                        isa.call(Join {
+                            gemm,
+                            panels: panel..panel + 1,
+                            joined,
+                        });
+                        room
+                    }
+                };
+                let (mut x, mut y) = (self.x.first, form.y().add(self.first + n));
+                for _ in 0..self.groups {
+                    let (acc, scale) = if JOINED {
+                        isa.tile_joined(&mut x, joined, panels.k)
+                    } else {
+                        panels.tile_packed(isa, &mut x, n)
+                    };
+                    form.store_group(isa, acc, scale, &mut y, gemm.n);
+                }
             }
-            n += NR;
         }
     }
 }
@@ -359,7 +489,7 @@ impl Panels {
             let weights = self.weights.add(n * self.k);
             let init = self.bias.add(n);
             let acc = if R == GROUP {
-                let pairs = isa.tile_packed::<false>(init, x.first, self.k, weights);
+                let pairs = isa.tile_packed(init, &mut { x.first }, self.k, weights);
                 let mut rows = [isa.splat_i32(0); R];
                 unroll!(R, r, {
                     rows[r] = isa.split_i32(pairs[r / 2 % (GROUP / 2)])[r % 2];
@@ -374,27 +504,21 @@ impl Panels {
 }
 
 impl Panels {
-    /// Accumulators, bias included, and scales of the panel of column `n`, for the pairs of rows of a group.
+    /// Accumulators, bias included, and scales of the panel of column `n`, for the pairs of rows of a group, after which `packed` is left.
     ///
     /// # Safety
-    /// As `tile`; `packed` is a group. If JOINED, `self.weights` are the joined panels.
+    /// As `tile`; `packed` is a group.
     #[inline(always)]
-    unsafe fn tile_packed<I: Isa, const JOINED: bool>(
+    unsafe fn tile_packed<I: Isa>(
         self,
         isa: I,
-        packed: *const i8,
+        packed: &mut *const i8,
         n: usize,
     ) -> ([[I::I32; 2]; GROUP / 2], [I::F32; 2]) {
         // SAFETY: as in `tile`.
         unsafe {
-            if JOINED {
-                let bias = self.weights.add(n / NR * joined_panel_len(self.k));
-                let (scale, weights) = (bias.add(PAIRED).cast::<f32>(), bias.add(2 * PAIRED));
-                let acc = isa.tile_packed::<true>(bias.cast(), packed, self.k, weights);
-                return (acc, [isa.load_f32(scale), isa.load_f32(scale.add(NR))]);
-            }
             let weights = self.weights.add(n * self.k);
-            let acc = isa.tile_packed::<false>(self.bias.add(n), packed, self.k, weights);
+            let acc = isa.tile_packed(self.bias.add(n), packed, self.k, weights);
             (acc, isa.load_f32_pairs(self.scale.add(n)))
         }
     }

@@ -30,7 +30,7 @@ use core::ops::Range;
 use crate::attention::simd::workspace::Workspace;
 use crate::attention::simd::{Group, Part};
 use crate::gemm::simd::{Panels, Rows};
-use crate::gemm::{GROUP, NR};
+use crate::gemm::{GROUP, NR, PAIRED};
 use crate::requantise::simd::Form;
 use crate::{Kernel, Out, SizeError};
 
@@ -457,21 +457,101 @@ pub(crate) trait Isa: Copy {
             unsafe { core::ptr::copy_nonoverlapping(a.add(row * stride), to.add(row * k), k) };
         }
     }
-    /// As `tile` for [`GROUP`] rows that `pack_group` has packed: pairs of rows, whose lanes are in an order that only `split_i16`, `split_i32`,
-    /// `load_f32_pairs` and `pair_values` know. If JOINED, the panel is joined and `init` has the 16 values of `pair_values`.
+    /// As `tile` for [`GROUP`] rows that `pack_group` has packed, after which `packed` is left: pairs of rows, whose lanes are in an order that only
+    /// `split_i32`, `load_f32_pairs`, `pair_values` and the `put_rows` know.
     ///
     /// # Safety
-    /// As `tile`; `packed` is valid for reading `GROUP`·`k` elements, and `init` for 16 if JOINED.
+    /// As `tile`; `packed` is valid for reading `GROUP`·`k` elements.
     #[inline(always)]
-    unsafe fn tile_packed<const JOINED: bool>(
+    unsafe fn tile_packed(
         self,
         init: *const i32,
-        packed: *const i8,
+        packed: &mut *const i8,
         k: usize,
         b: *const i8,
     ) -> [[Self::I32; 2]; GROUP / 2] {
+        let rows = *packed;
+        *packed = rows.wrapping_add(GROUP * k);
         // SAFETY: the caller's promise.
-        [0, 2, 4, 6, 8, 10].map(|row| unsafe { self.tile(init, packed.add(row * k), k, k, b) })
+        [0, 2, 4, 6, 8, 10].map(|row| unsafe { self.tile(init, rows.add(row * k), k, k, b) })
+    }
+    /// As `tile_packed` for a panel as `gemm::simd::Join` makes it: also its scales.
+    ///
+    /// # Safety
+    /// As `tile_packed`; `panel` is such a panel of `k`.
+    #[inline(always)]
+    unsafe fn tile_joined(
+        self,
+        packed: &mut *const i8,
+        panel: *const i8,
+        k: usize,
+    ) -> ([[Self::I32; 2]; GROUP / 2], [Self::F32; 2]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let weights = panel.add(PAIRED);
+            let scale = weights.add(NR * k).cast::<f32>();
+            let acc = self.tile_packed(panel.cast(), packed, k, weights);
+            (acc, [self.load_f32(scale), self.load_f32(scale.add(NR))])
+        }
+    }
+    /// Copies a panel of weights as `tile_joined` wants it.
+    ///
+    /// # Safety
+    /// `from` is valid for reading `len` elements, a multiple of 128, and `to` for writing them.
+    #[inline(always)]
+    unsafe fn join_panel(self, from: *const i8, to: *mut i8, len: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { core::ptr::copy_nonoverlapping(from, to, len) };
+    }
+    /// Stores `sat8` of two pairs of rows, `pitch` apart from `y` on, and moves `y` to the row behind.
+    ///
+    /// # Safety
+    /// Those rows are valid for writing 8 elements.
+    #[inline(always)]
+    unsafe fn put_rows_sat8(self, y: &mut *mut i8, pitch: usize, pairs: [[Self::I16; 2]; 2]) {
+        put_rows(y, pitch, pairs, |y, row| {
+            // SAFETY: the caller's promise.
+            unsafe { self.store_sat8(y, row) }
+        });
+    }
+    /// As `put_rows_sat8`, of all bits.
+    ///
+    /// # Safety
+    /// As `put_rows_sat8`.
+    #[inline(always)]
+    unsafe fn put_rows_i16(self, y: &mut *mut i16, pitch: usize, pairs: [[Self::I16; 2]; 2]) {
+        put_rows(y, pitch, pairs, |y, row| {
+            // SAFETY: the caller's promise.
+            unsafe { self.store_i16(y, row) }
+        });
+    }
+    /// As `put_rows_i16`, added to what is there.
+    ///
+    /// # Safety
+    /// As `put_rows_sat8`, for reading, too.
+    #[inline(always)]
+    unsafe fn add_rows_i16(self, y: &mut *mut i16, pitch: usize, pairs: [[Self::I16; 2]; 2]) {
+        put_rows(y, pitch, pairs, |y, row| {
+            // SAFETY: the caller's promise.
+            unsafe { self.store_i16(y, self.add_sat_i16(row, self.load_i16(y))) }
+        });
+    }
+    /// As `put_rows_i16`.
+    ///
+    /// # Safety
+    /// As `put_rows_sat8`.
+    #[inline(always)]
+    unsafe fn put_rows_i32(self, y: &mut *mut i32, pitch: usize, pairs: [[Self::I32; 2]; 2]) {
+        let [upper, lower] = pairs;
+        put_rows(
+            y,
+            pitch,
+            [self.split_i32(upper), self.split_i32(lower)],
+            |y, row| {
+                // SAFETY: the caller's promise.
+                unsafe { self.store_i32(y, row) }
+            },
+        );
     }
     /// Rearranges panels of weights, keys or values in place, for `tile_packed`, `tile_queries` and `tile_planes`.
     ///
@@ -582,13 +662,17 @@ pub(crate) trait Isa: Copy {
     }
     /// The rows of a pair.
     #[inline(always)]
-    fn split_i16(self, pair: [Self::I16; 2]) -> [Self::I16; 2] {
-        pair
-    }
-    /// The rows of a pair.
-    #[inline(always)]
     fn split_i32(self, pair: [Self::I32; 2]) -> [Self::I32; 2] {
         pair
+    }
+}
+
+/// Stores two pairs of rows, `pitch` apart from `y` on, and moves `y` to the row behind.
+#[inline(always)]
+fn put_rows<T, V>(y: &mut *mut T, pitch: usize, pairs: [[V; 2]; 2], store: impl Fn(*mut T, V)) {
+    for row in pairs.into_iter().flatten() {
+        store(*y, row);
+        *y = y.wrapping_add(pitch);
     }
 }
 

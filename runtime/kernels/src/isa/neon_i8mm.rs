@@ -20,7 +20,7 @@ use core::arch::asm;
 use super::neon::Pair;
 use super::{neon_dotprod, tile_and_steps, unroll};
 use crate::NeonI8mm;
-use crate::gemm::GROUP;
+use crate::gemm::{GROUP, NR, PAIRED};
 
 pub(super) use self::attention::attend;
 pub(super) use super::neon_dotprod::{
@@ -77,148 +77,205 @@ pub(super) unsafe fn tile_ragged<const R: usize>(
     unsafe { tile_and_steps(token, init, a, stride, k, b) }
 }
 
+/// 8 steps of K of a group: `$zip` of two rows each, the registers of whose lower 8 steps are named, to six registers, stored.
+macro_rules! pack_step {
+    ($zip:literal, [$($r0:literal, $r1:literal => $pair:literal),*]) => {
+        concat!(
+            $($zip, " ", $pair, ".2d, ", $r0, ".2d, ", $r1, ".2d\n",)*
+            "st1 {{v24.2d, v25.2d, v26.2d}}, [{to}], #48\n",
+            "st1 {{v27.2d, v28.2d, v29.2d}}, [{to}], #48\n",
+        )
+    };
+}
+
+/// The first 16 of 32 steps of K, by [`pack_step`].
+macro_rules! pack_low {
+    ($zip:literal) => {
+        pack_step!(
+            $zip,
+            ["v0", "v2" => "v24", "v4", "v6" => "v25", "v8", "v10" => "v26", "v12", "v14" => "v27", "v16", "v18" => "v28", "v20", "v22" => "v29"]
+        )
+    };
+}
+
+/// The other 16.
+macro_rules! pack_high {
+    ($zip:literal) => {
+        pack_step!(
+            $zip,
+            ["v1", "v3" => "v24", "v5", "v7" => "v25", "v9", "v11" => "v26", "v13", "v15" => "v27", "v17", "v19" => "v28", "v21", "v23" => "v29"]
+        )
+    };
+}
+
 /// See [`Isa::pack_group`](super::Isa::pack_group): `[K/8][6 pairs][2 rows][8]`.
+///
+/// ```text
+/// for each 32 steps of K (and 16, if they are left):
+///     load them, of all rows
+///     for each 8: ZIP pairs of rows, store
+/// ```
+/// The pointer goes from row to row by itself, since LD1 can move it by a register.
 #[inline(always)]
 pub(super) unsafe fn pack_group(a: *const i8, stride: usize, k: usize, to: *mut i8) {
-    // SAFETY: i stays below k, a multiple of 16; the caller promises k elements of every row, and room for as many.
+    // SAFETY: k is a multiple of 16; the caller promises k elements of every row, and room for as many.
     unsafe {
-        let mut i = 0;
-        while i + 32 <= k {
-            for row in [0, 4, 8] {
-                let (a, to) = (a.add(row * stride + i), to.add(i * GROUP + 8 * row));
-                let next = [load_four(a, stride), load_four(a.add(16), stride)];
-                store_four(next[0], to);
-                store_four(next[1], to.add(16 * GROUP));
-            }
-            i += 32;
-        }
-        if i < k {
-            for row in [0, 4, 8] {
-                let four = load_four(a.add(row * stride + i), stride);
-                store_four(four, to.add(i * GROUP + 8 * row));
-            }
-        }
+        asm!(
+            "subs {k}, {k}, #32",
+            "b.lo 3f",
+            "2:",
+            "ld1 {{v0.16b, v1.16b}}, [{a}], {stride}",
+            "ld1 {{v2.16b, v3.16b}}, [{a}], {stride}",
+            "ld1 {{v4.16b, v5.16b}}, [{a}], {stride}",
+            "ld1 {{v6.16b, v7.16b}}, [{a}], {stride}",
+            "ld1 {{v8.16b, v9.16b}}, [{a}], {stride}",
+            "ld1 {{v10.16b, v11.16b}}, [{a}], {stride}",
+            "ld1 {{v12.16b, v13.16b}}, [{a}], {stride}",
+            "ld1 {{v14.16b, v15.16b}}, [{a}], {stride}",
+            "ld1 {{v16.16b, v17.16b}}, [{a}], {stride}",
+            "ld1 {{v18.16b, v19.16b}}, [{a}], {stride}",
+            "ld1 {{v20.16b, v21.16b}}, [{a}], {stride}",
+            "ld1 {{v22.16b, v23.16b}}, [{a}], {back}",
+            pack_low!("zip1"),
+            pack_low!("zip2"),
+            pack_high!("zip1"),
+            "subs {k}, {k}, #32",
+            pack_high!("zip2"),
+            "b.hs 2b",
+            "3:",
+            "tbz {k}, #4, 4f",
+            "ld1 {{v0.16b}}, [{a}], {stride}",
+            "ld1 {{v2.16b}}, [{a}], {stride}",
+            "ld1 {{v4.16b}}, [{a}], {stride}",
+            "ld1 {{v6.16b}}, [{a}], {stride}",
+            "ld1 {{v8.16b}}, [{a}], {stride}",
+            "ld1 {{v10.16b}}, [{a}], {stride}",
+            "ld1 {{v12.16b}}, [{a}], {stride}",
+            "ld1 {{v14.16b}}, [{a}], {stride}",
+            "ld1 {{v16.16b}}, [{a}], {stride}",
+            "ld1 {{v18.16b}}, [{a}], {stride}",
+            "ld1 {{v20.16b}}, [{a}], {stride}",
+            "ld1 {{v22.16b}}, [{a}]",
+            pack_low!("zip1"),
+            pack_low!("zip2"),
+            "4:",
+            a = inout(reg) a => _,
+            stride = in(reg) stride,
+            back = in(reg) 32_usize.wrapping_sub(stride.wrapping_mul(GROUP - 1)),
+            k = inout(reg) k => _,
+            to = inout(reg) to => _,
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+            out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v12") _, out("v13") _, out("v14") _, out("v15") _,
+            out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _, out("v21") _, out("v22") _, out("v23") _,
+            out("v24") _, out("v25") _, out("v26") _, out("v27") _, out("v28") _, out("v29") _,
+            options(nostack),
+        );
     }
 }
 
-/// 16 steps of K of four rows.
-///
-/// # Safety
-/// They can be read.
-#[inline(always)]
-unsafe fn load_four(a: *const i8, stride: usize) -> [int8x16_t; 4] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        [
-            vld1q_s8(a),
-            vld1q_s8(a.add(stride)),
-            vld1q_s8(a.add(2 * stride)),
-            vld1q_s8(a.add(3 * stride)),
-        ]
-    }
-}
-
-/// Two pairs of rows of a packed group: two stores of two registers.
-///
-/// # Safety
-/// `to` is their place: it and what is a step behind it are valid for writing 32 elements.
-#[inline(always)]
-unsafe fn store_four([r0, r1, r2, r3]: [int8x16_t; 4], to: *mut i8) {
-    let (upper, lower) = (join_rows(r0, r1), join_rows(r2, r3));
-    for step in 0..2 {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let to = to.add(step * 8 * GROUP);
-            vst1q_s8(to, upper[step]);
-            vst1q_s8(to.add(16), lower[step]);
-        }
-    }
-}
-
-/// 8 steps of K for two rows × 8 columns: `$x` times the joined weights v4, v0, v2 and v1.
+/// 8 steps of K for two rows × 8 columns: `$x` times the joined weights.
 macro_rules! smmlas {
-    ($x:literal, $a0:literal, $a1:literal, $a2:literal, $a3:literal) => {
+    ($x:literal, [$w0:literal, $w1:literal, $w2:literal, $w3:literal], [$a0:literal, $a1:literal, $a2:literal, $a3:literal]) => {
         concat!(
-            "smmla ",
-            $a0,
-            ".4s, ",
-            $x,
-            ".16b, v4.16b\n",
-            "smmla ",
-            $a1,
-            ".4s, ",
-            $x,
-            ".16b, v0.16b\n",
-            "smmla ",
-            $a2,
-            ".4s, ",
-            $x,
-            ".16b, v2.16b\n",
-            "smmla ",
-            $a3,
-            ".4s, ",
-            $x,
-            ".16b, v1.16b\n",
+            smmlas!(@ $a0, $x, $w0),
+            smmlas!(@ $a1, $x, $w1),
+            smmlas!(@ $a2, $x, $w2),
+            smmlas!(@ $a3, $x, $w3),
+        )
+    };
+    (@ $acc:literal, $x:literal, $w:literal) => {
+        concat!("smmla ", $acc, ".4s, ", $x, ".16b, ", $w, ".16b\n")
+    };
+}
+
+/// [`smmlas`] to the blocks of a pair of rows, 0 to 5.
+macro_rules! pair_smmlas {
+    (0, $x:literal, $w:tt) => {
+        smmlas!($x, $w, ["v8", "v9", "v10", "v11"])
+    };
+    (1, $x:literal, $w:tt) => {
+        smmlas!($x, $w, ["v12", "v13", "v14", "v15"])
+    };
+    (2, $x:literal, $w:tt) => {
+        smmlas!($x, $w, ["v16", "v17", "v18", "v19"])
+    };
+    (3, $x:literal, $w:tt) => {
+        smmlas!($x, $w, ["v20", "v21", "v22", "v23"])
+    };
+    (4, $x:literal, $w:tt) => {
+        smmlas!($x, $w, ["v24", "v25", "v26", "v27"])
+    };
+    (5, $x:literal, $w:tt) => {
+        smmlas!($x, $w, ["v28", "v29", "v30", "v31"])
+    };
+}
+
+/// 16 steps of K for 12 rows × 8 columns, of weights that are joined already.
+macro_rules! step_joined {
+    () => {
+        step_joined!(@ ["v0", "v1", "v2", "v3"])
+    };
+    (@ $w:tt) => {
+        concat!(
+            "ld1 {{v0.16b-v3.16b}}, [{w}], #64\n",
+            "ld1 {{v4.16b-v7.16b}}, [{x}], #64\n",
+            pair_smmlas!(0, "v4", $w),
+            pair_smmlas!(1, "v5", $w),
+            pair_smmlas!(2, "v6", $w),
+            pair_smmlas!(3, "v7", $w),
+            "ld1 {{v4.16b-v7.16b}}, [{x}], #64\n",
+            pair_smmlas!(4, "v4", $w),
+            pair_smmlas!(5, "v5", $w),
+            "ld1 {{v0.16b-v3.16b}}, [{w}], #64\n",
+            pair_smmlas!(0, "v6", $w),
+            pair_smmlas!(1, "v7", $w),
+            "ld1 {{v4.16b-v7.16b}}, [{x}], #64\n",
+            pair_smmlas!(2, "v4", $w),
+            pair_smmlas!(3, "v5", $w),
+            pair_smmlas!(4, "v6", $w),
+            pair_smmlas!(5, "v7", $w),
         )
     };
 }
 
-/// 8 steps of K for 12 rows × 8 columns; `$weights` is how the weights get to v4, v0, v2 and v1.
-macro_rules! smmla_step {
-    ($weights:expr) => {
-        concat!(
-            $weights,
-            "ldp q5, q6, [{x}], #32\n",
-            "ldp q7, q3, [{x}], #32\n",
-            smmlas!("v5", "v8", "v9", "v10", "v11"),
-            smmlas!("v6", "v12", "v13", "v14", "v15"),
-            "ldp q5, q6, [{x}], #32\n",
-            smmlas!("v7", "v16", "v17", "v18", "v19"),
-            smmlas!("v3", "v20", "v21", "v22", "v23"),
-            smmlas!("v5", "v24", "v25", "v26", "v27"),
-            smmlas!("v6", "v28", "v29", "v30", "v31"),
-        )
-    };
-}
-
-/// Weights that are joined already.
-macro_rules! load_joined {
+/// The same of weights in two runs, which are joined here.
+macro_rules! step_plain {
     () => {
-        "ldp q4, q0, [{w}], #32\nldp q2, q1, [{w}], #32\n"
+        concat!(step_plain!(@ ["v4", "v0", "v2", "v1"]), step_plain!(@ ["v4", "v0", "v2", "v1"]))
     };
-}
-
-/// Weights of two runs, joined.
-macro_rules! load_and_join {
-    () => {
+    (@ $w:tt) => {
         concat!(
-            "ldp q0, q1, [{w}], #32\n",
-            "ldp q2, q3, [{w}], #32\n",
+            "ld1 {{v0.16b-v3.16b}}, [{w}], #64\n",
+            "ld1 {{v5.16b-v7.16b}}, [{x}], #48\n",
             "zip1 v4.4s, v0.4s, v2.4s\n",
             "zip2 v0.4s, v0.4s, v2.4s\n",
             "zip1 v2.4s, v1.4s, v3.4s\n",
             "zip2 v1.4s, v1.4s, v3.4s\n",
+            pair_smmlas!(0, "v5", $w),
+            pair_smmlas!(1, "v6", $w),
+            pair_smmlas!(2, "v7", $w),
+            "ld1 {{v5.16b-v7.16b}}, [{x}], #48\n",
+            pair_smmlas!(3, "v5", $w),
+            pair_smmlas!(4, "v6", $w),
+            pair_smmlas!(5, "v7", $w),
         )
     };
 }
 
-/// Initial values that lie in pairs, to all blocks.
+/// Initial values that lie in pairs, to all blocks; `$last` moves the pointer on, or not.
 macro_rules! load_pairs {
-    () => {
+    ($from:literal, $last:literal) => {
         concat!(
-            "ldp q8, q9, [{init}]\n",
-            "ldp q10, q11, [{init}, #32]\n",
-            "ldp q12, q13, [{init}]\n",
-            "ldp q14, q15, [{init}, #32]\n",
-            "ldp q16, q17, [{init}]\n",
-            "ldp q18, q19, [{init}, #32]\n",
-            "ldp q20, q21, [{init}]\n",
-            "ldp q22, q23, [{init}, #32]\n",
-            "ldp q24, q25, [{init}]\n",
-            "ldp q26, q27, [{init}, #32]\n",
-            "ldp q28, q29, [{init}]\n",
-            "ldp q30, q31, [{init}, #32]\n",
+            load_pairs!(@ "v8.4s-v11.4s", $from, ""),
+            load_pairs!(@ "v12.4s-v15.4s", $from, ""),
+            load_pairs!(@ "v16.4s-v19.4s", $from, ""),
+            load_pairs!(@ "v20.4s-v23.4s", $from, ""),
+            load_pairs!(@ "v24.4s-v27.4s", $from, ""),
+            load_pairs!(@ "v28.4s-v31.4s", $from, $last),
         )
+    };
+    (@ $to:literal, $from:literal, $move:literal) => {
+        concat!("ld1 {{", $to, "}}, [{", $from, "}]", $move, "\n")
     };
 }
 
@@ -243,32 +300,38 @@ macro_rules! repeat_pairs {
 ///
 /// ```text
 /// blocks of each pair of rows = initial values of each pair of columns, for both rows
-/// for each 8 steps of K (two at a time):
+/// for each 8 steps of K (four at a time; if K is an odd multiple of 16, from the middle on):
 ///     weights = two runs of 4 steps of 8 columns, joined now or before
 ///     for each pair of rows: SMMLA with 4 pairs of columns
 /// ```
-/// 1. 12 rows, not 8, because joining and loading weights costs a tile the same: 5 loads and 4 ZIP are shared by 24 SMMLA.
-/// 2. Rows and weights are read by pairs of registers that move their pointer along, rows 8 SMMLA before their use.
+/// 1. 12 rows, not 8, because joining and loading weights costs a tile the same: it is shared by 24 SMMLA.
+/// 2. Rows and weights are read by three or four registers (LD1), which move their pointer along. That keeps the load pipes as busy as LDP, and the
+///    decoder half as busy (Arm Neoverse N2 Software Optimization Guide, "ASIMD load instructions").
 ///
-/// | v0–v4 | v5–v7, v3 | v8–v31 |
-/// |---|---|---|
-/// | weights: two runs, then joined in v4, v0, v2 and v1 | rows: two pairs, and the next two | blocks, 4 for each pair of rows |
+/// | | v0–v3 | v4 | v5–v7 | v8–v31 |
+/// |---|---|---|---|---|
+/// | joined | weights | rows: four pairs | | blocks, 4 for each pair of rows |
+/// | else | weights: two runs, then joined with v4 | | rows: three pairs | |
 macro_rules! tile_12 {
-    ($begin:expr, $weights:expr, $init:ident, $packed:ident, $k:ident, $b:ident) => {{
+    ($begin:expr, $step:expr, $end:expr, $packed:ident, $k:ident, $w:expr, $last:expr, $($operand:tt)*) => {{
         let (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11);
         let (s12, s13, s14, s15, s16, s17, s18, s19, s20, s21, s22, s23);
         asm!(
             $begin,
+            "tbnz {k}, #4, 3f",
             "2:",
-            smmla_step!($weights),
-            smmla_step!($weights),
-            "cmp {w}, {end}",
+            $step,
+            "3:",
+            $step,
+            "cmp {w}, {last}",
             "b.ne 2b",
-            init = inout(reg) $init => _,
-            x = inout(reg) $packed => _,
-            w = inout(reg) $b => _,
-            end = in(reg) $b.add(8 * $k),
-            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+            $end,
+            x = inout(reg) *$packed,
+            w = inout(reg) $w => _,
+            last = in(reg) $last,
+            k = in(reg) $k,
+            $($operand)*
+            out("v4") _, out("v5") _, out("v6") _, out("v7") _,
             out("v8") s0, out("v9") s1, out("v10") s2, out("v11") s3, out("v12") s4, out("v13") s5, out("v14") s6, out("v15") s7,
             out("v16") s8, out("v17") s9, out("v18") s10, out("v19") s11, out("v20") s12, out("v21") s13, out("v22") s14, out("v23") s15,
             out("v24") s16, out("v25") s17, out("v26") s18, out("v27") s19, out("v28") s20, out("v29") s21, out("v30") s22, out("v31") s23,
@@ -287,20 +350,141 @@ macro_rules! tile_12 {
 
 /// See [`Isa::tile_packed`](super::Isa::tile_packed).
 #[inline(always)]
-pub(super) unsafe fn tile_packed<const JOINED: bool>(
+pub(super) unsafe fn tile_packed(
     init: *const i32,
-    packed: *const i8,
+    packed: &mut *const i8,
     k: usize,
     b: *const i8,
 ) -> [[Pair<int32x4_t>; 2]; GROUP / 2] {
-    // SAFETY: k is a positive multiple of 16; 12·k packed elements, 8·k weights and 8 initial values, 16 if JOINED, are read, as promised. The
-    // caller's token proves SMMLA.
+    // SAFETY: k is a positive multiple of 16; 12·k packed elements, 8·k weights and 8 initial values are read, as promised. The caller's token proves
+    // SMMLA.
     unsafe {
-        if JOINED {
-            tile_12!(load_pairs!(), load_joined!(), init, packed, k, b)
-        } else {
-            tile_12!(repeat_pairs!(), load_and_join!(), init, packed, k, b)
+        tile_12!(
+            repeat_pairs!(), step_plain!(), "", packed, k, b, b.add(8 * k),
+            init = inout(reg) init => _,
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _,
+        )
+    }
+}
+
+/// See [`Isa::tile_joined`](super::Isa::tile_joined).
+#[inline(always)]
+pub(super) unsafe fn tile_joined(
+    packed: &mut *const i8,
+    panel: *const i8,
+    k: usize,
+) -> ([[Pair<int32x4_t>; 2]; GROUP / 2], [Pair<float32x4_t>; 2]) {
+    let (c0, c1, c2, c3);
+    // SAFETY: k is a positive multiple of 16; 12·k packed elements and a panel (16 initial values, 8·k weights, 16 scales) are read, as promised. The
+    // caller's token proves SMMLA.
+    let acc = unsafe {
+        tile_12!(
+            load_pairs!("w", ", #64"), step_joined!(), "ld1 {{v0.4s-v3.4s}}, [{w}]",
+            packed, k, panel, panel.add(PAIRED + NR * k),
+            out("v0") c0, out("v1") c1, out("v2") c2, out("v3") c3,
+        )
+    };
+    (acc, [Pair(c0, c1), Pair(c2, c3)])
+}
+
+/// As [`tile_joined`] for weights only, of keys or values; 16 initial values lie elsewhere.
+///
+/// # Safety
+/// As [`tile_packed`], and `init` is valid for reading 16 elements.
+#[inline(always)]
+unsafe fn tile_packed_keys(
+    init: *const i32,
+    mut packed: *const i8,
+    k: usize,
+    b: *const i8,
+) -> [[Pair<int32x4_t>; 2]; GROUP / 2] {
+    let packed = &mut packed;
+    // SAFETY: as in `tile_packed`, with 16 initial values.
+    unsafe {
+        tile_12!(
+            load_pairs!("init", ""), step_joined!(), "", packed, k, b, b.add(8 * k),
+            init = in(reg) init,
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _,
+        )
+    }
+}
+
+/// See [`Isa::join_panel`](super::Isa::join_panel): `[K/8][4 pairs][2 columns][8]`.
+#[inline(always)]
+pub(super) unsafe fn join_panel(from: *const i8, to: *mut i8, len: usize) {
+    // SAFETY: i stays below `len`, a multiple of 128; the caller promises as many elements.
+    unsafe {
+        let mut i = 0;
+        while i < len {
+            for half in [i, i + 64] {
+                let [p0, p1, p2, p3] = columns(from.add(half));
+                vst1q_s8_x4(to.add(half), int8x16x4_t(p0, p1, p2, p3));
+            }
+            i += 128;
         }
+    }
+}
+
+/// See [`Isa::put_rows_sat8`](super::Isa::put_rows_sat8): two columns of a row are 16 bits. UZP1 takes the rows on even places, of both pairs.
+#[inline(always)]
+pub(super) unsafe fn put_rows_sat8(y: &mut *mut i8, pitch: usize, pairs: [[int16x8_t; 2]; 2]) {
+    // SAFETY: the caller promises 8 elements for each of the rows.
+    unsafe {
+        let bytes = |pair: [int16x8_t; 2]| {
+            vreinterpretq_s16_s8(vqmovn_high_s16(vqmovn_s16(pair[0]), pair[1]))
+        };
+        let (upper, lower) = (bytes(pairs[0]), bytes(pairs[1]));
+        asm!(
+            "st1 {{{even:v}.d}}[0], [{y}], {pitch}",
+            "st1 {{{odd:v}.d}}[0], [{y}], {pitch}",
+            "st1 {{{even:v}.d}}[1], [{y}], {pitch}",
+            "st1 {{{odd:v}.d}}[1], [{y}], {pitch}",
+            y = inout(reg) *y, pitch = in(reg) pitch,
+            even = in(vreg) vuzp1q_s16(upper, lower), odd = in(vreg) vuzp2q_s16(upper, lower),
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// See [`Isa::put_rows_i16`](super::Isa::put_rows_i16).
+#[inline(always)]
+pub(super) unsafe fn put_rows_i16(y: &mut *mut i16, pitch: usize, pairs: [[int16x8_t; 2]; 2]) {
+    // SAFETY: the caller promises 8 elements for each of the rows.
+    unsafe {
+        unroll!(FOUR, row, {
+            put_row(y, pitch, split_i16(pairs[row / 2])[row % 2]);
+        });
+    }
+}
+
+/// See [`Isa::add_rows_i16`](super::Isa::add_rows_i16).
+#[inline(always)]
+pub(super) unsafe fn add_rows_i16(y: &mut *mut i16, pitch: usize, pairs: [[int16x8_t; 2]; 2]) {
+    // SAFETY: the caller promises 8 elements for each of the rows.
+    unsafe {
+        unroll!(FOUR, row, {
+            let sum = vqaddq_s16(split_i16(pairs[row / 2])[row % 2], vld1q_s16(*y));
+            put_row(y, pitch, sum);
+        });
+    }
+}
+
+/// Two pairs of rows.
+const FOUR: usize = 4;
+
+/// Stores a row and goes to the next. Assembly, because the compiler takes two instructions.
+///
+/// # Safety
+/// `y` is valid for writing 8 elements.
+#[inline(always)]
+unsafe fn put_row(y: &mut *mut i16, pitch: usize, row: int16x8_t) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "st1 {{{row:v}.8h}}, [{y}], {pitch}",
+            y = inout(reg) *y, pitch = in(reg) pitch * size_of::<i16>(), row = in(vreg) row,
+            options(nostack, preserves_flags),
+        );
     }
 }
 
@@ -350,7 +534,7 @@ pub(super) unsafe fn pack_queries<const R: usize>(
     }
 }
 
-/// The upper 7 bits of 8 values, and then the lower: a pair of rows for [`tile_joined`].
+/// The upper 7 bits of 8 values, and then the lower: a pair of rows for [`tile_pairs`].
 ///
 /// # Safety
 /// `to` is valid for writing 16 elements.
@@ -368,7 +552,7 @@ pub(super) unsafe fn store_planes(to: *mut i8, v: int16x8_t) {
 /// # Safety
 /// As [`tile`] for `k` rounded up to 8.
 #[inline(always)]
-pub(super) unsafe fn tile_joined<const R: usize>(
+pub(super) unsafe fn tile_pairs<const R: usize>(
     init: *const i32,
     a: *const i8,
     strides: [usize; 2],
@@ -443,9 +627,9 @@ pub(super) unsafe fn load_f32_pairs(p: *const f32) -> [Pair<float32x4_t>; 2] {
     }
 }
 
-/// See [`Isa::split_i16`](super::Isa::split_i16): two columns of a row are 32 bits.
+/// The rows of a pair: two columns of a row are 32 bits.
 #[inline(always)]
-pub(super) fn split_i16(pair: [int16x8_t; 2]) -> [int16x8_t; 2] {
+fn split_i16(pair: [int16x8_t; 2]) -> [int16x8_t; 2] {
     // SAFETY: register operations of the baseline instruction set.
     unsafe {
         let (left, right) = (

@@ -6,9 +6,8 @@ mod simd;
 use core::ops::Range;
 
 use crate::error::{at_least, exact, row_range, size};
-use crate::gemm::{DIM_MAX, TENSOR_MAX, group_scratch_len, padded_k, rows_scratch_len};
+use crate::gemm::{DIM_MAX, TENSOR_MAX, group_scratch_len, padded_k};
 use crate::isa::dispatch;
-use crate::scratch::space;
 use crate::{Gemm, Kernel, Out, ParamError, SizeError};
 
 /// `y[row] = requantise(x[row] · weights)`. Layout: x is `[rows][k]` s8, y `[rows][n]`.
@@ -55,12 +54,12 @@ impl<'a> Linear<'a> {
     /// Scratch bytes `run` needs.
     #[must_use]
     pub fn scratch_len(&self) -> usize {
-        let rows = if self.is_read_in_place() {
-            group_scratch_len(self.gemm.k)
+        let packing = self.gemm.packing_len(self.rows);
+        if self.is_read_in_place() {
+            packing
         } else {
-            rows_scratch_len(self.gemm.k)
-        };
-        rows + space::<i8>(self.gemm.joined_len())
+            packing + group_scratch_len(self.gemm.k)
+        }
     }
 
     /// Whether rows need no padding.

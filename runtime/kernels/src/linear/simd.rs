@@ -10,7 +10,7 @@ use crate::requantise::simd::Target;
 use crate::scratch::carve;
 use crate::{Out, SizeError};
 
-/// Rows at once if they are read in place: enough to forget the cost of a call, few enough that a table finds the outputs in L1.
+/// Rows at once if they are read in place and not packed: enough to forget the cost of a call, few enough that a table finds the outputs in L1.
 const IN_PLACE: usize = 64;
 
 impl Vectorised for Linear<'_> {
@@ -38,10 +38,10 @@ impl Vectorised for Linear<'_> {
             || self.gemm.fits_i16(),
             out,
         );
-        let at_once = if k == stride {
-            IN_PLACE / I::GROUP * I::GROUP
-        } else {
-            I::GROUP
+        let at_once = match (self.is_read_in_place(), I::PACKED) {
+            (true, true) => packing.rows(),
+            (true, false) => IN_PLACE / I::GROUP * I::GROUP,
+            (false, _) => I::GROUP,
         };
         let mut row = rows.start;
         while row < rows.end {

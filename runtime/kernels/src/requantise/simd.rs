@@ -31,16 +31,16 @@ pub(crate) trait Form: Copy {
         pitch: usize,
     );
 
-    /// As `store` for pairs of rows from [`Isa::tile_packed`], with scales from [`Isa::load_f32_pairs`].
+    /// As `store` for the pairs of rows of [`Isa::tile_packed`] or [`Isa::tile_joined`]: to `y`, which is left behind the last row.
     ///
     /// # Safety
-    /// As `store`, for 2·P rows.
-    unsafe fn store_pairs<I: Isa, const P: usize>(
+    /// As `store`, for [`GROUP`] rows.
+    unsafe fn store_group<I: Isa>(
         self,
         isa: I,
-        acc: [[I::I32; 2]; P],
+        acc: [[I::I32; 2]; GROUP / 2],
         scale: [I::F32; 2],
-        first: usize,
+        y: &mut *mut Self::Element,
         pitch: usize,
     );
 
@@ -79,35 +79,6 @@ pub(crate) trait Form: Copy {
                 core::ptr::copy_nonoverlapping(buffer.as_ptr(), y, count);
             }
         }
-    }
-}
-
-/// The places of up to 12 rows: three registers that move, and three distances that do not. (Left to itself the compiler goes from row to row by an addition
-/// for each.)
-#[derive(Clone, Copy)]
-struct Rows<T> {
-    /// Rows 0, 4 and 8.
-    fourths: [*mut T; 3],
-    /// Bytes to the rows after.
-    steps: [isize; 4],
-}
-
-impl<T> Rows<T> {
-    #[inline(always)]
-    fn new<I: Isa>(isa: I, y: *mut T, first: usize, pitch: usize) -> Self {
-        let (first, pitch) = (first * size_of::<T>(), pitch * size_of::<T>());
-        let first = y.wrapping_byte_offset(isa.opaque(first as isize));
-        let steps = [0, 1, 2, 3].map(|row| isa.opaque((row * pitch) as isize));
-        let fourth = |row: usize| first.wrapping_byte_add(row * pitch);
-        Self {
-            fourths: [first, fourth(4), fourth(8)],
-            steps,
-        }
-    }
-
-    #[inline(always)]
-    fn get(self, row: usize) -> *mut T {
-        self.fourths[row / 4].wrapping_byte_offset(self.steps[row % 4])
     }
 }
 
@@ -156,11 +127,11 @@ pub(crate) struct AddToS16(*mut i16);
 pub(crate) struct ToS32(*mut i32);
 
 /// A [`Form`] of `$form`: how it is moved, how 8 scaled values `$scaled` become integers `$value` (after `$constants`), and how those go to their place
-/// `$place`, split by `$split` if they are of two rows.
+/// `$place`, or by `$put_rows` if they are of pairs of rows.
 macro_rules! form {
     ($form:ty, $element:ty, |$self:ident| $y:expr, |$to:ident| $at:expr,
      |$isa:ident, $scaled:ident| { $($constants:stmt;)* } $round:expr,
-     |$value:ident, $place:ident| $store:expr, $split:ident) => {
+     |$value:ident, $place:ident| $store:expr, $put_rows:ident) => {
         impl Form for $form {
             type Element = $element;
 
@@ -196,28 +167,28 @@ macro_rules! form {
             }
 
             #[inline(always)]
-            unsafe fn store_pairs<I: Isa, const P: usize>(
+            unsafe fn store_group<I: Isa>(
                 $self,
                 $isa: I,
-                acc: [[I::I32; 2]; P],
+                acc: [[I::I32; 2]; GROUP / 2],
                 scale: [I::F32; 2],
-                first: usize,
+                y: &mut *mut $element,
                 pitch: usize,
             ) {
+                const FOURS: usize = GROUP / 4;
                 $($constants)*
-                let rows = Rows::new($isa, $self.y(), first, pitch);
-                unroll!(P, pair, {
-                    let $scaled = scaled($isa, acc[pair][0], scale[0]);
-                    let upper = $round;
-                    let $scaled = scaled($isa, acc[pair][1], scale[1]);
-                    let [upper, lower] = $isa.$split([upper, $round]);
+                unroll!(FOURS, four, {
+                    let [upper, lower] = [acc[2 * four], acc[2 * four + 1]];
+                    let $scaled = scaled($isa, upper[0], scale[0]);
+                    let upper_left = $round;
+                    let $scaled = scaled($isa, upper[1], scale[1]);
+                    let upper = [upper_left, $round];
+                    let $scaled = scaled($isa, lower[0], scale[0]);
+                    let lower_left = $round;
+                    let $scaled = scaled($isa, lower[1], scale[1]);
+                    let lower = [lower_left, $round];
                     // SAFETY: the caller's promise.
-                    unsafe {
-                        let ($value, $place) = (upper, rows.get(2 * pair));
-                        $store;
-                        let ($value, $place) = (lower, rows.get(2 * pair + 1));
-                        $store;
-                    }
+                    unsafe { $isa.$put_rows(y, pitch, [upper, lower]) };
                 });
             }
 
@@ -237,29 +208,29 @@ macro_rules! form {
 
 form!(ToS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x| {
     let (zero_point, min) = (isa.splat_i16(self.zero_point), isa.splat_i16(self.min));
-} quantise8(isa, x, zero_point, min), |q, y| isa.store_sat8(y, q), split_i16);
+} quantise8(isa, x, zero_point, min), |q, y| isa.store_sat8(y, q), put_rows_sat8);
 
 form!(ToClampedS8, i8, |self| self.0.y, |y| Self(ToS8 { y, ..self.0 }), |isa, x| {
     let (zero_point, min) = (isa.offset(self.0.zero_point), isa.splat_i16(self.0.min));
-} isa.max_i16(isa.round_offset(x, zero_point), min), |q, y| isa.store_sat8(y, q), split_i16);
+} isa.max_i16(isa.round_offset(x, zero_point), min), |q, y| isa.store_sat8(y, q), put_rows_sat8);
 
 form!(ToNearS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x| {
     let zero_point = isa.splat_i16(self.zero_point);
-} isa.add_sat_i16(isa.round_near(x), zero_point), |q, y| isa.store_sat8(y, q), split_i16);
+} isa.add_sat_i16(isa.round_near(x), zero_point), |q, y| isa.store_sat8(y, q), put_rows_sat8);
 
 form!(ToWholeS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x| {
     let zero_point = isa.offset(self.zero_point);
-} isa.round_offset(x, zero_point), |q, y| isa.store_sat8(y, q), split_i16);
+} isa.round_offset(x, zero_point), |q, y| isa.store_sat8(y, q), put_rows_sat8);
 
-form!(ToS16, i16, |self| self.0, |y| Self(y), |isa, x| {} isa.round_sat16(x), |q, y| isa.store_i16(y, q), split_i16);
+form!(ToS16, i16, |self| self.0, |y| Self(y), |isa, x| {} isa.round_sat16(x), |q, y| isa.store_i16(y, q), put_rows_i16);
 
 form!(AddToS16, i16, |self| self.0, |y| Self(y), |isa, x| {} isa.round_sat16(x),
-    |q, y| isa.store_i16(y, isa.add_sat_i16(q, isa.load_i16(y))), split_i16);
+    |q, y| isa.store_i16(y, isa.add_sat_i16(q, isa.load_i16(y))), add_rows_i16);
 
 // Beyond ROUND_MAX `round` is not defined; only an s32 output can show it.
 form!(ToS32, i32, |self| self.0, |y| Self(y), |isa, x| {
     let (low, high) = (isa.splat_f32(-ROUND_MAX), isa.splat_f32(ROUND_MAX));
-} isa.round_i32(isa.min_f32(isa.max_f32(x, low), high)), |q, y| isa.store_i32(y, q), split_i32);
+} isa.round_i32(isa.min_f32(isa.max_f32(x, low), high)), |q, y| isa.store_i32(y, q), put_rows_i32);
 
 /// `out` and the params of its form, without lengths: the operation has checked them (`check_out`).
 #[derive(Clone, Copy)]

@@ -45,7 +45,7 @@ fn ties_stay_even_before_the_zero_point() {
 
 #[test]
 fn edge_shapes() {
-    // 8 and 12 are taken together; for 36 and more some kernels rearrange the weights.
+    // 8 and 12 are taken together; for 24 and more some kernels rearrange the weights.
     for rows in [1, 2, 3, 4, 5, 7, 8, 9, 15, 17, 41] {
         for (k, n) in [
             (1, 1),
@@ -60,6 +60,18 @@ fn edge_shapes() {
         ] {
             for form in FORMS {
                 linear(rows, k, n, form, Fill::Random, 7, 1);
+            }
+        }
+    }
+}
+
+/// Weights too large to be rearranged as a whole, and more groups of 12 rows than are packed at a time.
+#[test]
+fn many_rows_and_weights() {
+    for rows in [23, 24, 49, 133] {
+        for (k, n) in [(160, 229), (176, 208), (1040, 40)] {
+            for form in FORMS {
+                linear(rows, k, n, form, Fill::Random, 7, 8);
             }
         }
     }

@@ -410,9 +410,39 @@ neon!(
     }
 
     #[inline(always)]
-    unsafe fn tile_packed<const JOINED: bool>(self, init: *const i32, packed: *const i8, k: usize, b: *const i8) -> [[Self::I32; 2]; GROUP / 2] {
+    unsafe fn tile_packed(self, init: *const i32, packed: &mut *const i8, k: usize, b: *const i8) -> [[Self::I32; 2]; GROUP / 2] {
         // SAFETY: the caller's promise.
-        unsafe { neon_i8mm::tile_packed::<JOINED>(init, packed, k, b) }
+        unsafe { neon_i8mm::tile_packed(init, packed, k, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn tile_joined(self, packed: &mut *const i8, panel: *const i8, k: usize) -> ([[Self::I32; 2]; GROUP / 2], [Self::F32; 2]) {
+        // SAFETY: the caller's promise.
+        unsafe { neon_i8mm::tile_joined(packed, panel, k) }
+    }
+
+    #[inline(always)]
+    unsafe fn join_panel(self, from: *const i8, to: *mut i8, len: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { neon_i8mm::join_panel(from, to, len) }
+    }
+
+    #[inline(always)]
+    unsafe fn put_rows_sat8(self, y: &mut *mut i8, pitch: usize, pairs: [[Self::I16; 2]; 2]) {
+        // SAFETY: the caller's promise.
+        unsafe { neon_i8mm::put_rows_sat8(y, pitch, pairs) }
+    }
+
+    #[inline(always)]
+    unsafe fn put_rows_i16(self, y: &mut *mut i16, pitch: usize, pairs: [[Self::I16; 2]; 2]) {
+        // SAFETY: the caller's promise.
+        unsafe { neon_i8mm::put_rows_i16(y, pitch, pairs) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_rows_i16(self, y: &mut *mut i16, pitch: usize, pairs: [[Self::I16; 2]; 2]) {
+        // SAFETY: the caller's promise.
+        unsafe { neon_i8mm::add_rows_i16(y, pitch, pairs) }
     }
 
     #[inline(always)]
@@ -444,7 +474,7 @@ neon!(
         b: *const i8,
     ) -> [Self::I32; R] {
         // SAFETY: the caller's promise.
-        unsafe { neon_i8mm::tile_joined(init, a, [16, stride], k, b) }
+        unsafe { neon_i8mm::tile_pairs(init, a, [16, stride], k, b) }
     }
 
     #[inline(always)]
@@ -478,7 +508,7 @@ neon!(
         b: *const i8,
     ) -> [Self::I32; R] {
         // SAFETY: the caller's promise.
-        unsafe { neon_i8mm::tile_joined(init, planes, [2 * pitch, 16], k, b) }
+        unsafe { neon_i8mm::tile_pairs(init, planes, [2 * pitch, 16], k, b) }
     }
 
     #[inline(always)]
@@ -495,11 +525,6 @@ neon!(
     unsafe fn load_f32_pairs(self, p: *const f32) -> [Self::F32; 2] {
         // SAFETY: the caller's promise.
         unsafe { neon_i8mm::load_f32_pairs(p) }
-    }
-
-    #[inline(always)]
-    fn split_i16(self, pair: [Self::I16; 2]) -> [Self::I16; 2] {
-        neon_i8mm::split_i16(pair)
     }
 
     #[inline(always)]

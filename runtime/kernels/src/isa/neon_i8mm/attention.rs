@@ -14,7 +14,7 @@ use core::arch::asm;
 
 use super::super::neon::Pair;
 use super::super::{Isa, unroll};
-use super::{load_i32_pairs, pack_group, split_i16, tile_packed};
+use super::{load_i32_pairs, pack_group, split_i16, tile_packed_keys};
 use crate::NeonI8mm;
 use crate::attention::simd::mix::OutputRows;
 use crate::attention::simd::pack::query_rows;
@@ -141,7 +141,7 @@ unsafe fn logits(group: &Twelve<'_>) -> [int32x4_t; PAIRS] {
             } else {
                 ORIGINS.as_ptr()
             };
-            let blocks = tile_packed::<true>(init, group.queries, group.head_dim, keys);
+            let blocks = tile_packed_keys(init, group.queries, group.head_dim, keys);
             unroll!(PAIRS, pair, {
                 let [Pair(b0, b1), Pair(b2, b3)] = blocks[pair];
                 let to = to.add(2 * NR * pair);
