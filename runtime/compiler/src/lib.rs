@@ -5,6 +5,7 @@
 //!            ─ lower    (recognise whole layers, fold, fuse) ─▶ ir::Graph     checked in f32 by eval
 //!            ─ calibrate (tract runs photos; streaming statistics) ─▶ Ranges
 //!            ─ quantise (types, scales, integer weights) + memory ─▶ plan bytes
+//! plan bytes ─ diagnose (layer by layer beside tract) ─▶ where accuracy is lost, and why
 //! ```
 //!
 //! [`Model`] is the front door:

@@ -60,6 +60,41 @@ fn a_plan_is_near_its_model() {
     );
 }
 
+/// The record of a layer of a sound plan.
+fn check_layer(layer: &Value) {
+    assert_eq!(
+        fields(layer),
+        [
+            "cause",
+            "cosine",
+            "detail",
+            "dtype",
+            "inherited_db",
+            "kind",
+            "max_error",
+            "name",
+            "op",
+            "own_db",
+            "saturated",
+            "sqnr_db",
+            "worst"
+        ]
+    );
+    assert!((0.0..0.1).contains(&layer["saturated"].as_f64().unwrap()));
+    assert!((0.9..=1.0).contains(&layer["cosine"].as_f64().unwrap()));
+    let causes = [
+        "rounding",
+        "weights",
+        "inherited",
+        "coarse scale",
+        "outlier channel",
+    ];
+    assert!(
+        causes.contains(&layer["cause"].as_str().unwrap()),
+        "{layer}"
+    );
+}
+
 #[test]
 fn layers_are_compared_by_name() {
     let sandbox = compiled();
@@ -80,39 +115,7 @@ fn layers_are_compared_by_name() {
     );
     // The plan says the scales of all its tensors, and tract has the values of all these layers.
     assert_eq!(record["left_out"], 0);
-    for layer in &layers {
-        assert_eq!(
-            fields(layer),
-            [
-                "cause",
-                "cosine",
-                "detail",
-                "dtype",
-                "inherited_db",
-                "kind",
-                "max_error",
-                "name",
-                "op",
-                "own_db",
-                "saturated",
-                "sqnr_db",
-                "worst"
-            ]
-        );
-        assert!((0.0..0.1).contains(&layer["saturated"].as_f64().unwrap()));
-        assert!((0.9..=1.0).contains(&layer["cosine"].as_f64().unwrap()));
-        let causes = [
-            "rounding",
-            "weights",
-            "inherited",
-            "coarse scale",
-            "outlier channel",
-        ];
-        assert!(
-            causes.contains(&layer["cause"].as_str().unwrap()),
-            "{layer}"
-        );
-    }
+    layers.iter().for_each(|layer| check_layer(layer));
     assert!(layers.is_sorted_by_key(|layer| layer["op"].as_u64()));
     // A layer compared with another one's values, or with wrong scales, would be at 0 dB or below.
     let all = ratios(&layers, "sqnr_db");
@@ -134,7 +137,11 @@ fn layers_are_compared_by_name() {
     // The last layer is the output.
     let (last, output) = (all.last().unwrap(), &record["output"]["sqnr_db"]);
     assert!((last - output.as_f64().unwrap()).abs() < 1e-6);
+}
 
+#[test]
+fn a_table_of_layers() {
+    let sandbox = compiled();
     let text = sandbox.run("compare tiny.onnx out.vitlet --inputs calib --limit 3 --layers");
     let text = text.succeeded().stdout;
     assert_eq!(text.matches(" *  ").count(), 5, "{text}");

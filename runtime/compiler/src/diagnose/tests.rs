@@ -36,6 +36,37 @@ fn weights(random: &mut Random, len: usize, top: f32) -> Vec<f32> {
     (0..len).map(number).collect()
 }
 
+/// A pointwise convolution of the image.
+fn conv(r: &mut Random) -> Kind {
+    Kind::Conv {
+        geometry: Geometry {
+            input: [SIDE; 2],
+            output: [SIDE; 2],
+            ..Geometry::per_row(1)
+        },
+        weights: weights(r, CHANNELS * 3, 1.0),
+        bias: weights(r, CHANNELS, 0.2),
+        epilogue: Epilogue::default(),
+    }
+}
+
+fn linear(r: &mut Random, outputs: usize, epilogue: Epilogue) -> Kind {
+    Kind::Linear {
+        weights: weights(r, outputs * CHANNELS, 0.4),
+        bias: weights(r, outputs, 0.2),
+        epilogue,
+    }
+}
+
+fn norm(r: &mut Random) -> Kind {
+    Kind::LayerNorm {
+        eps: 1e-6,
+        gamma: weights(r, CHANNELS, 0.2).iter().map(|g| g + 1.0).collect(),
+        beta: weights(r, CHANNELS, 0.2),
+        gather: None,
+    }
+}
+
 /// A pointwise convolution; a block of attention with its residual; a norm, an FFN with a GELU, a pooled head. Each op's result is the
 /// value after the one before's; value 0 is the image, the last value what the GELU is applied to.
 fn network() -> Graph {
@@ -49,28 +80,6 @@ fn network() -> Graph {
             inputs: inputs.to_vec(),
             output: values.len() - 1,
         });
-    };
-    let geometry = Geometry {
-        input: [SIDE; 2],
-        output: [SIDE; 2],
-        ..Geometry::per_row(1)
-    };
-    let conv = Kind::Conv {
-        geometry,
-        weights: weights(&mut r, CHANNELS * 3, 1.0),
-        bias: weights(&mut r, CHANNELS, 0.2),
-        epilogue: Epilogue::default(),
-    };
-    let linear = |r: &mut Random, outputs: usize, epilogue: Epilogue| Kind::Linear {
-        weights: weights(r, outputs * CHANNELS, 0.4),
-        bias: weights(r, outputs, 0.2),
-        epilogue,
-    };
-    let norm = |r: &mut Random| Kind::LayerNorm {
-        eps: 1e-6,
-        gamma: weights(r, CHANNELS, 0.2).iter().map(|g| g + 1.0).collect(),
-        beta: weights(r, CHANNELS, 0.2),
-        gather: None,
     };
     let residual = Epilogue {
         activation: None,
@@ -87,7 +96,7 @@ fn network() -> Graph {
         weights: weights(&mut r, CLASSES * CHANNELS, 0.4),
         bias: weights(&mut r, CLASSES, 0.2),
     };
-    push("conv", conv, &[0], PIXELS, CHANNELS);
+    push("conv", conv(&mut r), &[0], PIXELS, CHANNELS);
     push("norm1", norm(&mut r), &[1], PIXELS, CHANNELS);
     let qkv = linear(&mut r, 3 * CHANNELS, Epilogue::default());
     push("qkv", qkv, &[2], PIXELS, 3 * CHANNELS);
