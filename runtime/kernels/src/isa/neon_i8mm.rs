@@ -3,8 +3,9 @@
 //!
 //! So operands are pairs, and neither rows nor the plan's layout are made of pairs:
 //!
-//! 1. 8 steps of K for 8 columns are two runs of 32 bytes, each of 4 steps. ZIP1 and ZIP2 of 32-bit lanes join them: in the tile, or once for all rows
-//!    if weights are small enough for a copy ([`join`]). Attention joins its keys and values once for a group.
+//! 1. 8 steps of K for 8 columns are two runs of 32 bytes, each of 4 steps. ZIP1 and ZIP2 of 32-bit lanes join them: in the tile, or before, all of
+//!    them if they are small enough for a copy, else a panel at a time for some groups of rows ([`join_panel`]). Attention joins its keys and values once
+//!    for a group ([`join`]).
 //! 2. ZIP1 and ZIP2 of 64-bit lanes join two rows. The GEMM does it once for a group of 12 rows and all panels ([`pack_group`]).
 //! 3. Sums stay in 2 × 2 blocks until they have been requantised: 16-bit lanes are split into rows by UZP1 and UZP2, half as many as 32-bit lanes take.
 //! 4. The two planes of a row of exponentials are a pair of rows: they are stored as an operand of SMMLA ([`store_planes`]). With 12 query rows of few keys
