@@ -8,7 +8,7 @@ use core::ops::Range;
 use crate::error::{at_least, length, row_range, size, values};
 use crate::gemm::{DIM_MAX, TENSOR_MAX};
 use crate::isa::dispatch;
-use crate::requantise::{CONVERTIBLE, SCALE_MIN};
+use crate::requantise::{CONVERTIBLE, SCALE_MIN, largest};
 use crate::{In, InType, Kernel, Out, Output, ParamError, SizeError};
 
 /// An operand and its factors.
@@ -132,6 +132,14 @@ impl<'a> Add<'a> {
                 bound: "so small that with b and the bias no sum reaches 2^31",
             }),
         }
+    }
+
+    /// Whether no sum, zero point included, reaches 2¹⁵. The largest numbers of all channels stand for those of one.
+    fn fits_i16(&self) -> bool {
+        let first = self.a.element.reach() * largest(self.a.scale);
+        let second = self.b.scaled();
+        let second = second.map_or(0.0, |(scale, reach)| reach * largest(scale));
+        first + second + largest(self.bias) < f32::from(i16::MAX - 128)
     }
 
     /// Token rows, or pixels.

@@ -85,7 +85,7 @@ impl Vectorised for Add<'_> {
         if self.channels < NR {
             return self.run_scalar(rows, (a, b), out, scratch);
         }
-        let target = Target::new(isa, &self.output, || false, out);
+        let target = Target::new(isa, &self.output, || self.fits_i16(), out);
         for group in row_groups(rows.len(), self.channels) {
             let first = group.start * self.channels;
             let group = Group {
@@ -124,17 +124,22 @@ impl Add<'_> {
             let c = (block * NR).min(self.channels - NR);
             // SAFETY: c + 8 lies within the channels, and there are that many factors and biases (`new`).
             unsafe {
-                let bias = isa.load_f32(self.bias.as_ptr().add(c));
-                let scale_a = isa.load_f32(self.a.scale.as_ptr().add(c));
-                let scale_b = isa.load_f32(scale.as_ptr().add(c));
+                let factors = Factors {
+                    a: isa.load_f32(self.a.scale.as_ptr().add(c)),
+                    b: isa.load_f32(scale.as_ptr().add(c)),
+                    bias: isa.load_f32(self.bias.as_ptr().add(c)),
+                };
                 let (mut from, mut to) = (group.from + c, group.to + c);
-                for _ in 0..group.count {
-                    let first = isa.mul_f32(a.value(isa, from), scale_a);
-                    let second = isa.mul_f32(b.value(isa, from), scale_b);
-                    let sum = isa.add_f32(first, second);
-                    form.put(isa, isa.add_f32(sum, bias), to);
-                    from += self.channels;
-                    to += self.channels;
+                // Two rows a turn.
+                for _ in 0..group.count / 2 {
+                    form.put(isa, factors.sum(isa, a, b, from), to);
+                    let next = factors.sum(isa, a, b, from + self.channels);
+                    form.put(isa, next, to + self.channels);
+                    from += 2 * self.channels;
+                    to += 2 * self.channels;
+                }
+                if !group.count.is_multiple_of(2) {
+                    form.put(isa, factors.sum(isa, a, b, from), to);
                 }
             }
         }
@@ -161,5 +166,32 @@ impl Add<'_> {
                 }
             }
         }
+    }
+}
+
+/// The numbers of 8 channels.
+struct Factors<V> {
+    a: V,
+    b: V,
+    bias: V,
+}
+
+impl<V: Copy> Factors<V> {
+    /// 8 sums, from element `index` of the operands on.
+    ///
+    /// # Safety
+    /// They lie within the operands.
+    #[inline(always)]
+    unsafe fn sum<I: Isa<F32 = V>>(
+        &self,
+        isa: I,
+        a: impl Operand,
+        b: impl Operand,
+        index: usize,
+    ) -> V {
+        // SAFETY: the caller's promise.
+        let (a, b) = unsafe { (a.value(isa, index), b.value(isa, index)) };
+        let sum = isa.add_f32(isa.mul_f32(a, self.a), isa.mul_f32(b, self.b));
+        isa.add_f32(sum, self.bias)
     }
 }

@@ -151,11 +151,9 @@ impl<'a> Requantise<'a> {
     /// Whether no value of the first `channels`, zero point included, reaches 2¹⁵ for accumulators of magnitude up to `reach` plus bias. As in
     /// `check_reach` the largest stand for all.
     pub(crate) fn fits_i16(&self, reach: u64, channels: usize) -> bool {
-        // Bits of positive floats are in the order of the floats.
-        let scale = self.scale[..channels].iter().map(|s| s.to_bits()).max();
         let bias = self.bias[..channels].iter().map(|b| b.unsigned_abs()).max();
-        let largest = reach.saturating_add(u64::from(bias.unwrap_or(0)));
-        largest as f32 * f32::from_bits(scale.unwrap_or(0)) < f32::from(i16::MAX - 128)
+        let sum = reach.saturating_add(u64::from(bias.unwrap_or(0)));
+        sum as f32 * largest(&self.scale[..channels]) < f32::from(i16::MAX - 128)
     }
 
     /// `out` has the form's type and `expected` elements.
@@ -165,4 +163,11 @@ impl<'a> Requantise<'a> {
         }
         self.output.check_out(out, expected)
     }
+}
+
+/// The largest magnitude of finite numbers.
+pub(crate) fn largest(numbers: &[f32]) -> f32 {
+    // Bits of positive floats are in the order of the floats.
+    let bits = numbers.iter().map(|number| number.abs().to_bits()).max();
+    f32::from_bits(bits.unwrap_or(0))
 }
