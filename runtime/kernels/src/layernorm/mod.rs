@@ -10,6 +10,7 @@ use scalar::Affine;
 use crate::error::{at_least, exact, length, row_range, rule, size, values};
 use crate::gemm::{DIM_MAX, TENSOR_MAX};
 use crate::isa::dispatch;
+use crate::requantise::largest;
 use crate::scratch::{carve, space};
 use crate::{Kernel, Out, ParamError, SizeError};
 
@@ -229,6 +230,13 @@ impl<'a> LayerNorm<'a> {
             None => Ok(&mut []),
             Some(_) => Ok(carve(scratch, self.channels)?.0),
         }
+    }
+
+    /// Whether every result surely stays below 2¹⁵ − 1: no value of a row is more than √(C − 1) deviations from its mean (Samuelson's inequality). A
+    /// thousandth stands for what rounding adds.
+    fn fits_i16(&self) -> bool {
+        let deviations = 1.001 * (self.channels.isqrt() + 1) as f32;
+        deviations * largest(self.gamma) + largest(self.beta) < f32::from(i16::MAX - 1)
     }
 
     /// What follows the statistics.

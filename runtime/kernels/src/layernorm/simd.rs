@@ -90,7 +90,13 @@ impl LayerNorm<'_> {
         if self.gather.is_none() && channels.is_multiple_of(2 * LANES) {
             let pairs = rows.len() / 2;
             // SAFETY: the caller's promise, for the first rows.
-            y = unsafe { self.pairs_simd(isa, rows.start, pairs, x, y) };
+            y = unsafe {
+                if self.fits_i16() {
+                    self.pairs_simd::<I, E, true>(isa, rows.start, pairs, x, y)
+                } else {
+                    self.pairs_simd::<I, E, false>(isa, rows.start, pairs, x, y)
+                }
+            };
             rows.start += 2 * pairs;
         }
         // Moved along from row to row, if there is no gather.
@@ -120,12 +126,13 @@ impl LayerNorm<'_> {
 }
 
 impl LayerNorm<'_> {
-    /// `pairs` times two rows from `first` on; returns where the next row goes. Rows share what is read of gamma and beta, and the loop.
+    /// `pairs` times two rows from `first` on; returns where the next row goes. Rows share what is read of gamma and beta, and the loop. If NEAR, all
+    /// results fit 16 bits.
     ///
     /// # Safety
     /// As `rows_simd`, for rows of the input as they are, whose length is a multiple of 16.
     #[inline(always)]
-    unsafe fn pairs_simd<I: Isa, E: Element>(
+    unsafe fn pairs_simd<I: Isa, E: Element, const NEAR: bool>(
         &self,
         isa: I,
         first: usize,
@@ -144,7 +151,7 @@ impl LayerNorm<'_> {
                     self.numbers(isa.sum_and_squares(rows[0], channels), isa),
                     self.numbers(isa.sum_and_squares(rows[1], channels), isa),
                 ];
-                affine.pair_simd(isa, rows, [y, y.wrapping_add(channels)], numbers);
+                affine.pair_simd::<I, E, NEAR>(isa, rows, [y, y.wrapping_add(channels)], numbers);
             }
             next = next.wrapping_add(2 * channels);
             y = y.wrapping_add(2 * channels);
@@ -161,12 +168,13 @@ impl LayerNorm<'_> {
 }
 
 impl Affine<'_> {
-    /// Two rows, 16 channels of each at a time; `numbers` are their means and reciprocal deviations.
+    /// Two rows, 16 channels of each at a time; `numbers` are their means and reciprocal deviations. If NEAR, all results fit 16
+    /// bits.
     ///
     /// # Safety
     /// As `row_simd`, for both rows, whose length is a multiple of 16.
     #[inline(always)]
-    unsafe fn pair_simd<I: Isa, E: Element>(
+    unsafe fn pair_simd<I: Isa, E: Element, const NEAR: bool>(
         self,
         isa: I,
         x: [*const i16; 2],
@@ -187,24 +195,24 @@ impl Affine<'_> {
                 E::store(
                     isa,
                     y[0].add(c),
-                    upper.normalised(isa, first, gamma[0], beta[0]),
+                    upper.normalised::<NEAR>(isa, first, gamma[0], beta[0]),
                 );
                 E::store(
                     isa,
                     y[0].add(c + LANES),
-                    upper.normalised(isa, second, gamma[1], beta[1]),
+                    upper.normalised::<NEAR>(isa, second, gamma[1], beta[1]),
                 );
                 let first = isa.load_i16(x[1].add(c));
                 let second = isa.load_i16(x[1].add(c + LANES));
                 E::store(
                     isa,
                     y[1].add(c),
-                    lower.normalised(isa, first, gamma[0], beta[0]),
+                    lower.normalised::<NEAR>(isa, first, gamma[0], beta[0]),
                 );
                 E::store(
                     isa,
                     y[1].add(c + LANES),
-                    lower.normalised(isa, second, gamma[1], beta[1]),
+                    lower.normalised::<NEAR>(isa, second, gamma[1], beta[1]),
                 );
             }
             c += 2 * LANES;
@@ -280,8 +288,8 @@ impl<I: Isa> Block<I> {
             self.x = self.x.add(2 * LANES);
             let [gamma, beta] = isa.next_f32_pairs([&mut self.gamma, &mut self.beta]);
             [
-                self.row.normalised(isa, x[0], gamma[0], beta[0]),
-                self.row.normalised(isa, x[1], gamma[1], beta[1]),
+                self.row.normalised::<false>(isa, x[0], gamma[0], beta[0]),
+                self.row.normalised::<false>(isa, x[1], gamma[1], beta[1]),
             ]
         }
     }
@@ -295,7 +303,8 @@ impl<I: Isa> Block<I> {
         // SAFETY: the caller's promise.
         unsafe {
             let (gamma, beta) = (isa.load_f32(self.gamma), isa.load_f32(self.beta));
-            self.row.normalised(isa, isa.load_i16(self.x), gamma, beta)
+            self.row
+                .normalised::<false>(isa, isa.load_i16(self.x), gamma, beta)
         }
     }
 }
@@ -310,11 +319,22 @@ impl<I: Isa> Row<I> {
         }
     }
 
-    /// 8 channels, `sat16`.
+    /// 8 channels, `sat16` unless they are known to fit.
     #[inline(always)]
-    fn normalised(&self, isa: I, x: I::I16, gamma: I::F32, beta: I::F32) -> I::I16 {
+    fn normalised<const NEAR: bool>(
+        &self,
+        isa: I,
+        x: I::I16,
+        gamma: I::F32,
+        beta: I::F32,
+    ) -> I::I16 {
         let centred = isa.to_f32(isa.mul_add_i16(self.minus_mean, x, self.factor));
         let scaled = isa.mul_f32(isa.mul_f32(centred, self.rstd), gamma);
-        isa.round_sat16(isa.add_f32(scaled, beta))
+        let normalised = isa.add_f32(scaled, beta);
+        if NEAR {
+            isa.round_near(normalised)
+        } else {
+            isa.round_sat16(normalised)
+        }
     }
 }
