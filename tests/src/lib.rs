@@ -211,6 +211,7 @@ pub fn calibrate(model: &Model, images: &[Vec<u8>]) -> Result<Ranges> {
         normalisation: Normalisation::IMAGENET,
         preprocess: squash(model.image_size())?,
         method: Method::Mse,
+        correct_bias: true,
     })?;
     for image in images {
         calibrator.add(image)?;

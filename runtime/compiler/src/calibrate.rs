@@ -5,6 +5,7 @@
 //! turn, so that `auto` can choose between the methods by their error on photos that the ranges were not made from.
 
 mod auto;
+mod bias;
 mod descent;
 mod entropy;
 mod histogram;
@@ -16,6 +17,7 @@ mod percentile;
 
 use std::ops::Range;
 
+use self::bias::{Means, Reference, Sample};
 use self::histogram::Histogram;
 pub use self::method::Method;
 use crate::error::CompileError;
@@ -28,8 +30,10 @@ use crate::ranges::{Header, Ranges, ValueRange};
 
 /// Each of so many parts of the photos is held out in turn.
 const PARTS: usize = 4;
-/// `auto` needs so many photos to choose between methods.
+/// With fewer photos none are held out: `auto` is `mse` then, and biases stay as they are.
 const ENOUGH: u32 = 16;
+/// So many photos, the first ones, are kept to measure plans with.
+const KEPT: usize = 64;
 
 /// How to calibrate.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,6 +44,8 @@ pub struct Calibration {
     pub preprocess: vitlet_preprocess::Preprocess,
     /// How ranges are chosen.
     pub method: Method,
+    /// Whether what 8 bits shift results by on average is taken into the biases, where that helps.
+    pub correct_bias: bool,
 }
 
 /// Collects statistics photo by photo.
@@ -51,6 +57,7 @@ pub struct Calibrator<'m> {
     nodes: Vec<NodeId>,
     probe: Probe,
     watched: Vec<Watched<'m>>,
+    kept: Vec<Sample>,
     images: u32,
 }
 
@@ -69,6 +76,8 @@ struct Watched<'m> {
     channels: Vec<f32>,
     /// A histogram per head.
     of_heads: Vec<Parts>,
+    /// On the photos that are kept.
+    means: [Means; PARTS],
 }
 
 /// What was seen on each part of the photos.
@@ -90,6 +99,7 @@ impl<'m> Calibrator<'m> {
             nodes,
             probe,
             watched: watched.collect(),
+            kept: vec![],
             images: 0,
         })
     }
@@ -107,15 +117,28 @@ impl<'m> Calibrator<'m> {
         let outputs = self.probe.run(&input)?;
         let expected = Expected::new(graph, &self.nodes, &outputs);
         let part = self.images as usize % PARTS;
+        let keep = self.calibration.correct_bias && self.kept.len() < KEPT;
         for w in &mut self.watched {
             let value = &graph.values[w.value];
-            if !w.add(part, &expected.read(w.value), value.channels) {
+            let data = expected.read(w.value);
+            if keep {
+                let rows = data.chunks(value.channels.max(1));
+                let rows = rows.map(|row| row.iter().copied().map(f64::from));
+                w.means[part].add(rows, value.channels);
+            }
+            if !w.add(part, &data, value.channels) {
                 let reason = "it is infinite or not a number on a calibration photo".to_string();
                 return Err(CompileError::Quantise {
                     what: value.name.clone(),
                     reason,
                 });
             }
+        }
+        if keep {
+            self.kept.push(Sample {
+                image: image.to_vec(),
+                logits: expected.read(graph.output),
+            });
         }
         self.images += 1;
         Ok(())
@@ -147,14 +170,22 @@ impl<'m> Calibrator<'m> {
             images: self.images,
             calibration: self.calibration,
         };
-        let range = |w: Watched<'_>| {
+        let range = |w: &Watched<'_>| {
             let name = self.model.graph().values[w.value].name.clone();
             w.range(name, method)
         };
-        Ok(Ranges::new(
-            header,
-            self.watched.into_iter().map(range).collect(),
-        ))
+        let ranges = Ranges::new(header, self.watched.iter().map(range).collect());
+        if self.kept.len() < ENOUGH as usize {
+            return Ok(ranges);
+        }
+        let means = |value| Some(&self.watched.iter().find(|w| w.value == value)?.means);
+        let reference = Reference {
+            model: self.model,
+            calibration: &self.calibration,
+            samples: &self.kept,
+            means: &means,
+        };
+        reference.correct(ranges)
     }
 }
 
@@ -233,6 +264,7 @@ impl<'m> Watched<'m> {
             heads,
             histogram: Parts::default(),
             channels: vec![],
+            means: Default::default(),
         }
     }
 
@@ -256,9 +288,9 @@ impl<'m> Watched<'m> {
     }
 
     /// The range by all photos.
-    fn range(self, name: String, method: Method) -> ValueRange {
+    fn range(&self, name: String, method: Method) -> ValueRange {
         let (chosen, clip) = method.range(&self.histogram, self.function);
-        let mut channels = self.channels;
+        let mut channels = self.channels.clone();
         if method == Method::Naive {
             let largest = channels.iter().copied().fold(0.0, f32::max);
             channels.fill(largest);
@@ -278,6 +310,7 @@ impl<'m> Watched<'m> {
             clip,
             method: Some(chosen),
             channels,
+            correction: vec![],
         }
     }
 }

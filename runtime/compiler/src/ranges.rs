@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 
 use vitlet_preprocess::{Interpolation, Preprocess, Resize};
 
-use crate::calibrate::{Calibration, Method};
+use crate::calibrate::{Calibration, Method, used_values};
 use crate::error::CompileError;
+use crate::ir::{Graph, ValueId};
 use crate::model::Normalisation;
 
 const FORMAT: &str = "vitlet-ranges";
@@ -74,7 +75,7 @@ pub(crate) struct Header {
 }
 
 /// The range of one activation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ValueRange {
     /// The activation's name, to notice ranges of another model.
     pub(crate) name: String,
@@ -88,6 +89,9 @@ pub(crate) struct ValueRange {
     /// Largest magnitude to be represented per channel, for operands of attention (their scales are per head).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) channels: Vec<f32>,
+    /// What is added to the bias of the layer that makes the value, per channel. From version 2 on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) correction: Vec<f32>,
 }
 
 impl Ranges {
@@ -96,6 +100,7 @@ impl Ranges {
             normalisation: Normalisation { mean, std },
             preprocess,
             method,
+            correct_bias: _,
         } = header.calibration;
         Ranges {
             format: FORMAT.into(),
@@ -124,6 +129,23 @@ impl Ranges {
             *chosen.entry(method.to_string()).or_insert(0) += 1;
         }
         chosen
+    }
+
+    /// Layers whose bias is corrected.
+    #[must_use]
+    pub fn corrected(&self) -> usize {
+        let corrected = self.values.iter().filter(|v| !v.correction.is_empty());
+        corrected.count()
+    }
+
+    /// Takes a shift off the results of the layer that makes the value.
+    pub(crate) fn correct(&mut self, graph: &Graph, value: ValueId, shift: &[f64]) {
+        let place = used_values(graph).iter().position(|v| *v == value);
+        if let Some(range) = place.and_then(|place| self.values.get_mut(place)) {
+            range.correction.resize(shift.len(), 0.0);
+            let corrections = range.correction.iter_mut().zip(shift);
+            corrections.for_each(|(c, shift)| *c = (f64::from(*c) - shift) as f32);
+        }
     }
 
     /// Checks that photos will become images as those did that the ranges were measured on.
@@ -191,6 +213,12 @@ impl Ranges {
             let ordered =
                 |[low, high]: [f32; 2]| low.is_finite() && high.is_finite() && low <= high;
             let channels = value.channels.iter().all(|c| c.is_finite() && *c >= 0.0);
+            if !value.correction.iter().all(|c| c.is_finite()) {
+                return Err(CompileError::Ranges(format!(
+                    "`{}` has a correction that is not finite",
+                    value.name
+                )));
+            }
             if !ordered(value.seen) || !ordered(value.clip) || !channels {
                 return Err(CompileError::Ranges(format!(
                     "`{}` has a range that is not finite and ordered",
@@ -224,6 +252,7 @@ mod tests {
                     normalisation,
                     preprocess: squash.unwrap(),
                     method: Method::Percentile(99.9),
+                    correct_bias: false,
                 },
             }
         }
@@ -236,6 +265,7 @@ mod tests {
             clip: [-0.3, 1e-20],
             method: Some(Method::Entropy),
             channels: vec![0.7],
+            correction: vec![-0.01],
         };
         Ranges::new(Header::of(Normalisation::IMAGENET), vec![value])
     }

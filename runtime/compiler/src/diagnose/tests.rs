@@ -210,8 +210,8 @@ fn ranges(graph: &Graph) -> Ranges {
             name: graph.values[v].name.clone(),
             seen: clip,
             clip,
-            method: None,
             channels: (0..channels).map(top).collect(),
+            ..ValueRange::default()
         }
     };
     let values = used_values(graph).into_iter().map(range).collect();

@@ -10,7 +10,7 @@ use vitlet_plan::{
     AlignedBytes, DType, Metadata, Op as PlanOp, OpKind, PlanBuilder, Provenance, Tensor, TensorId,
 };
 
-use super::grid::{Grid, clip_bounds, grids};
+use super::grid::{Grid, clip_bounds, grids, matched};
 use super::types::{Types, check_types};
 use super::weights::{self, Integers, Matrix, Steps};
 use crate::calibrate::Method;
@@ -21,7 +21,7 @@ use crate::memory;
 use crate::memory::parts::{Block, Parts, is_structural};
 use crate::memory::strips::Schedule;
 use crate::model::Options;
-use crate::ranges::Ranges;
+use crate::ranges::{Ranges, ValueRange};
 
 /// Compiles a lowered model to the bytes of a plan.
 pub(crate) fn compile(
@@ -34,12 +34,14 @@ pub(crate) fn compile(
     ranges.check_preprocessing(n, &options.preprocess)?;
     let types = check_types(graph)?;
     let parts = Parts::new(graph)?;
-    let grids = grids(graph, &types, &parts, ranges, n)?;
+    let seen = matched(graph, ranges)?;
+    let grids = grids(graph, &types, &parts, &seen, n);
     let mut writer = Writer {
         graph,
         parts: &parts,
         types: &types,
         grids,
+        seen,
         steps: if ranges.method() == Some(Method::Naive) {
             Steps::PerTensor
         } else {
@@ -80,6 +82,7 @@ pub(super) struct Writer<'g> {
     parts: &'g Parts,
     types: &'g Types,
     pub(super) grids: BTreeMap<ValueId, Grid>,
+    seen: BTreeMap<ValueId, &'g ValueRange>,
     steps: Steps,
     tensors: BTreeMap<ValueId, TensorId>,
     plan: PlanBuilder,
@@ -258,6 +261,13 @@ impl Writer<'_> {
         }))
     }
 
+    /// The bias of a layer with the correction that calibration found, if any.
+    fn corrected(&self, op: &Op, bias: &[f32]) -> Vec<f32> {
+        let correction = self.seen.get(&op.output).map_or(&[][..], |r| &r.correction);
+        let corrections = correction.iter().copied().chain(std::iter::repeat(0.0));
+        bias.iter().zip(corrections).map(|(b, c)| b + c).collect()
+    }
+
     /// Integer weights of a layer that is a matrix product, over `pooled` summed input rows.
     fn matrix(
         &self,
@@ -270,7 +280,7 @@ impl Writer<'_> {
         let matrix = Matrix {
             name: self.name(op),
             weights,
-            bias,
+            bias: &self.corrected(op, bias),
             channels: self.graph.values[op.inputs[0]].channels,
             pooled,
             steps: self.steps,

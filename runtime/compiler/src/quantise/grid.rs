@@ -157,10 +157,9 @@ pub(super) fn grids(
     graph: &Graph,
     types: &Types,
     parts: &Parts,
-    ranges: &Ranges,
+    seen: &BTreeMap<ValueId, &ValueRange>,
     normalisation: &Normalisation,
-) -> Result<BTreeMap<ValueId, Grid>, CompileError> {
-    let seen = matched(graph, ranges)?;
+) -> BTreeMap<ValueId, Grid> {
     let mut sets: BTreeMap<usize, Vec<(ValueId, &ValueRange)>> = BTreeMap::new();
     let shared = shared(graph, types, parts);
     for value in types.keys() {
@@ -198,7 +197,7 @@ pub(super) fn grids(
             grids.insert(before, asymmetric(range.clip));
         }
     }
-    Ok(grids)
+    grids
 }
 
 /// Numbers the sets of values that have one grid: a stream (values that are added to each other by residuals), a whole and its
@@ -249,7 +248,7 @@ pub(super) fn clip_bounds(function: &Expr) -> Option<[f64; 2]> {
 }
 
 /// Ranges by value, after checking that they are ranges of this model.
-fn matched<'r>(
+pub(super) fn matched<'r>(
     graph: &Graph,
     ranges: &'r Ranges,
 ) -> Result<BTreeMap<ValueId, &'r ValueRange>, CompileError> {
@@ -265,8 +264,8 @@ fn matched<'r>(
     let mut by_value = BTreeMap::new();
     for (value, range) in values.into_iter().zip(&ranges.values) {
         let v = &graph.values[value];
-        let channels_fit = range.channels.is_empty() || range.channels.len() == v.channels;
-        if v.name != range.name || !channels_fit {
+        let fits = |list: &[f32]| list.is_empty() || list.len() == v.channels;
+        if v.name != range.name || !fits(&range.channels) || !fits(&range.correction) {
             return Err(wrong(format!(
                 "`{}` stands where the model has `{}`",
                 range.name, v.name
@@ -490,14 +489,14 @@ mod tests {
             name: graph.values[v].name.clone(),
             seen: [-1.0, 1.0],
             clip: [-1.0, 1.0],
-            method: None,
-            channels: vec![],
+            ..ValueRange::default()
         };
         let values = crate::calibrate::used_values(&graph).into_iter().map(range);
         let n = Normalisation::IMAGENET;
         let header = Header::of(n);
         let ranges = Ranges::new(header, values.collect());
-        let grids = grids(&graph, &types, &parts, &ranges, &n).expect("ranges of this graph");
+        let seen = matched(&graph, &ranges).expect("ranges of this graph");
+        let grids = grids(&graph, &types, &parts, &seen, &n);
         assert_eq!(grids[&pooled], grids[&0]);
         assert_eq!(grids[&pooled].scales.len(), 3);
     }
