@@ -11,6 +11,7 @@ use vitlet_compiler::{Calibration, CompileError, Method, Model, Normalisation, O
 
 use crate::args::at_least_one;
 use crate::bench::noise;
+use crate::calibration_photos::{PhotoCheck, warn_if_few};
 use crate::dataset::{Dataset, open_image};
 use crate::failure::{OrInvalid as _, Outcome, invalid, warn};
 use crate::files::{OutputFile, read_text};
@@ -413,6 +414,17 @@ impl Files {
     }
 }
 
+/// An activation that no photo moved has no range to speak of.
+fn warn_of_constants(ranges: &Ranges) {
+    let mut constants = ranges.constants();
+    if let Some(first) = constants.next() {
+        warn(format_args!(
+            "{} activation(s) never changed on the calibration photos, `{first}` is the first; other photos will be clipped there unless it is so by design",
+            1 + constants.count()
+        ));
+    }
+}
+
 fn read_ranges(path: &Path) -> anyhow::Result<Ranges> {
     Ranges::from_json(&read_text(path)?)
         .map_err(|error| invalid(format_args!("{}: {error}", path.display())))
@@ -464,6 +476,8 @@ impl Work<'_> {
         if let (Some(ranges), Some(path)) = (&files.ranges, &self.args.ranges) {
             let image = noise(self.preprocessor.image_len());
             let lowering = self.check_lowering(&image, report)?;
+            warn_if_few(ranges.images() as usize);
+            warn_of_constants(ranges);
             let record = CalibrationRecord::new(ranges, 0, Some(path));
             report.entry(
                 "calibration",
@@ -503,14 +517,16 @@ impl Work<'_> {
         let mut calibrator = self.model.calibrator(&calibration).map_err(compile_error)?;
         let mut lowering = None;
         let mut skipped = 0;
+        let mut check = PhotoCheck::new();
         let progress = Progress::new(photos.len(), "calibration");
-        for (_, path) in &photos {
+        for (folder, path) in &photos {
             match open_image(path, &mut self.preprocessor) {
                 Ok(image) => {
                     if lowering.is_none() {
                         lowering = Some(self.check_lowering(&image, report)?);
                     }
-                    calibrator.add(&image).map_err(compile_error)?;
+                    let class = calibrator.add(&image).map_err(compile_error)?;
+                    check.add(path, &image, *folder, class);
                 }
                 Err(error) => {
                     skipped += 1;
@@ -521,7 +537,10 @@ impl Work<'_> {
         }
         drop(progress);
         let lowering = lowering.context("none of the calibration photos can be read")?;
+        let folder = self.args.calib.as_deref().unwrap_or(Path::new(""));
+        check.report(folder, dataset.is_named(), self.model.classes())?;
         let ranges = calibrator.finish().map_err(compile_error)?;
+        warn_of_constants(&ranges);
         let record = CalibrationRecord::new(&ranges, skipped, None);
         report.entry(
             "calibration",

@@ -19,6 +19,8 @@ mod accuracy;
 mod args;
 mod bench;
 mod builtin;
+#[cfg(feature = "compiler")]
+mod calibration_photos;
 mod classify;
 #[cfg(feature = "compiler")]
 mod compare;

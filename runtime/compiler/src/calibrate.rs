@@ -104,12 +104,12 @@ impl<'m> Calibrator<'m> {
         })
     }
 
-    /// Runs one photo: H×W×3 RGB bytes of the model's size.
+    /// Runs one photo: H×W×3 RGB bytes of the model's size. Returns the class that the f32 model sees.
     ///
     /// # Errors
     /// [`CompileError::Reference`] when the size is wrong or tract fails, [`CompileError::Quantise`] when an activation is
     /// not finite.
-    pub fn add(&mut self, image: &[u8]) -> Result<(), CompileError> {
+    pub fn add(&mut self, image: &[u8]) -> Result<usize, CompileError> {
         let graph = self.model.graph();
         let input = self
             .model
@@ -134,14 +134,14 @@ impl<'m> Calibrator<'m> {
                 });
             }
         }
+        let logits = expected.read(graph.output);
+        let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
         if keep {
-            self.kept.push(Sample {
-                image: image.to_vec(),
-                logits: expected.read(graph.output),
-            });
+            let image = image.to_vec();
+            self.kept.push(Sample { image, logits });
         }
         self.images += 1;
-        Ok(())
+        Ok(best.unwrap_or(0))
     }
 
     /// Photos seen so far.

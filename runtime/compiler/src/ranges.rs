@@ -131,6 +131,12 @@ impl Ranges {
         chosen
     }
 
+    /// The activations that had one value throughout.
+    pub fn constants(&self) -> impl Iterator<Item = &str> {
+        let constant = |v: &&ValueRange| v.seen[0].to_bits() == v.seen[1].to_bits();
+        self.values.iter().filter(constant).map(|v| &*v.name)
+    }
+
     /// Layers whose bias is corrected.
     #[must_use]
     pub fn corrected(&self) -> usize {

@@ -203,13 +203,128 @@ fn every_method_says_what_it_did_and_its_ranges_give_the_same_plan() {
 #[test]
 fn loose_photos_calibrate_and_give_no_labels() {
     let sandbox = sandbox();
-    let record = sandbox
-        .run(&format!("{COMPILE} --calib calib/class-1 --json"))
-        .succeeded()
-        .record();
-    assert_eq!(record["calibration"]["images"], 2);
+    for photo in 0..8 {
+        sandbox.photo(&format!("loose/{photo}.png"), photo);
+    }
+    let ran = sandbox.run(&format!("{COMPILE} --calib loose --json"));
+    assert_eq!(ran.succeeded().record()["calibration"]["images"], 8);
     let inspected = sandbox.run("inspect out.vitlet --json").succeeded();
     assert_eq!(inspected.record()["labels"], serde_json::json!([]));
+
+    for photo in 0..8 {
+        let nearly = |pixel: usize| [pixel as u8, (pixel / 3) as u8, photo];
+        sandbox.rgb(&format!("alike/{photo}.png"), 30, nearly);
+    }
+    let ran = sandbox.run(&format!("{COMPILE} --calib alike"));
+    let parts = [
+        "alike: the model, in f32, sees class",
+        "on 8 of 8",
+        "photos of all classes",
+    ];
+    warned(&ran, &parts);
+}
+
+/// The compile succeeded with one warning, which has all these parts.
+#[track_caller]
+fn warned(ran: &Ran, parts: &[&str]) {
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+    assert!(
+        ran.stderr.starts_with("vitlet: warning: "),
+        "{}",
+        ran.stderr
+    );
+    for part in parts {
+        assert!(ran.stderr.contains(part), "no '{part}' in {}", ran.stderr);
+    }
+}
+
+/// Nine class folders without photos are another warning each: labels from a file make one folder enough.
+fn one_folder(photos: u32) -> Sandbox {
+    let sandbox = sandbox();
+    let labels: Vec<String> = (0..CLASSES).map(|class| format!("class-{class}")).collect();
+    sandbox.write("labels.txt", labels.join("\n").as_bytes());
+    for photo in 0..photos {
+        sandbox.photo(&format!("one/class-0/{photo}.png"), photo);
+    }
+    sandbox
+}
+
+#[test]
+fn few_photos_and_photos_of_one_class_are_warned_of() {
+    let one = one_folder(1);
+    let calib = format!("{COMPILE} --labels labels.txt --calib one --save-ranges ranges.json");
+    let ran = one.run(&calib);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let lines: Vec<&str> = ran.stderr.lines().collect();
+    assert!(
+        lines[0].contains("ranges of 1 calibration photo are") && lines[0].contains("better 64")
+    );
+    assert!(
+        lines[1].contains("one: all calibration photos are of one class, and the model has 10")
+    );
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    // The ranges are as poor when they come from a file.
+    let again = one.run("compile tiny.onnx -o again.vitlet --ranges ranges.json");
+    warned(
+        &again,
+        &["ranges of 1 calibration photo are", "give at least 8"],
+    );
+
+    let ran = one_folder(8).run(&calib);
+    warned(
+        &ran,
+        &[
+            "one: all calibration photos are of one class",
+            "give photos of all classes",
+        ],
+    );
+}
+
+#[test]
+fn plain_grey_and_copied_photos_are_noticed() {
+    let sandbox = sandbox();
+    for class in 0..CLASSES {
+        sandbox.rgb(&format!("plain/class-{class}/0.png"), 30, |_| {
+            [119, 120, 121]
+        });
+        let shade = |pixel: usize| [(pixel * (class + 7)) as u8; 3];
+        sandbox.rgb(&format!("grey/class-{class}/0.png"), 30, shade);
+    }
+    let calib = |folder: &str| format!("{COMPILE} --calib {folder}");
+    refused(
+        &sandbox,
+        &calib("plain"),
+        2,
+        &[
+            "plain: every calibration photo is of one plain colour",
+            "as the camera takes them",
+        ],
+    );
+    warned(
+        &sandbox.run(&calib("grey")),
+        &["grey: no calibration photo has colours"],
+    );
+
+    sandbox.rgb("calib/class-4/0.png", 30, |_| [0; 3]);
+    let ran = sandbox.run(&calib("calib"));
+    warned(
+        &ran,
+        &[
+            "1 of 20 calibration photos are of one plain colour",
+            "class-4/0.png",
+        ],
+    );
+    let photo = fs::read(sandbox.path("calib/class-0/0.png")).unwrap();
+    sandbox.write("calib/class-4/0.png", &photo);
+    let ran = sandbox.run(&calib("calib"));
+    warned(
+        &ran,
+        &[
+            "1 of 20 calibration photos are copies",
+            "class-4/0.png of calib/class-0/0.png",
+        ],
+    );
 }
 
 #[test]
@@ -332,12 +447,9 @@ fn photos_that_cannot_be_read() {
 
 #[test]
 fn classes_without_a_calibration_photo_are_named() {
-    let ran = sandbox().run(&format!("{COMPILE} --calib calib --calib-count 7"));
-    assert_eq!(ran.status, 0, "{}", ran.stderr);
-    assert_eq!(
-        ran.stderr,
-        "vitlet: warning: --calib-count 7 leaves 3 of 10 classes without a photo; give at least 10\n"
-    );
+    let ran = sandbox().run(&format!("{COMPILE} --calib calib --calib-count 8"));
+    let warning = "--calib-count 8 leaves 2 of 10 classes without a photo; give at least 10";
+    warned(&ran, &[warning]);
 }
 
 #[test]

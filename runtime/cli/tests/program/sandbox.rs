@@ -54,11 +54,22 @@ impl Sandbox {
             (state >> 24) as u8
         };
         let pixels: Vec<u8> = (0..width * height * 3).map(|_| noise()).collect();
+        self.png(name, [width, height], &pixels);
+    }
+
+    /// A square PNG of the colours of its pixels.
+    #[cfg(feature = "compiler")]
+    pub(crate) fn rgb(&self, name: &str, side: u32, colour: impl Fn(usize) -> [u8; 3]) {
+        let pixels = (0..(side * side) as usize).flat_map(colour);
+        self.png(name, [side, side], &pixels.collect::<Vec<u8>>());
+    }
+
+    fn png(&self, name: &str, [width, height]: [u32; 2], pixels: &[u8]) {
         let mut bytes = Vec::new();
         let mut encoder = png::Encoder::new(&mut bytes, width, height);
         encoder.set_color(png::ColorType::Rgb);
         let mut writer = encoder.write_header().unwrap();
-        writer.write_image_data(&pixels).unwrap();
+        writer.write_image_data(pixels).unwrap();
         writer.finish().unwrap();
         self.write(name, &bytes);
     }
