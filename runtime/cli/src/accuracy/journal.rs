@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use vitlet::Digest;
 
-use super::tally::Answer;
+use super::tally::{Answer, ReferenceAnswer};
 use super::{Photo, Source};
 use crate::failure::{OrInvalid as _, invalid};
 
@@ -18,7 +18,7 @@ use crate::failure::{OrInvalid as _, invalid};
 const VERSION: u32 = 1;
 
 /// The first line: what the others are about.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 struct Header {
     vitlet_accuracy: u32,
     /// SHA-256 of the plan, of the photos with their names and classes, and of the f32 model.
@@ -27,13 +27,24 @@ struct Header {
     reference: Option<String>,
 }
 
-/// Any other line.
-#[derive(Debug, Serialize, Deserialize)]
-struct Entry {
-    photo: String,
+/// How any other line starts; an [`Answer`] goes on.
+#[derive(Debug, Serialize)]
+struct Entry<'a> {
+    photo: &'a str,
     class: usize,
-    #[serde(flatten)]
-    answer: Answer,
+}
+
+impl Entry<'_> {
+    /// The start of the line of a photo.
+    fn of(photo: &Photo<'_>) -> anyhow::Result<String> {
+        let entry = Entry {
+            photo: &photo.name,
+            class: photo.class,
+        };
+        let mut text = serde_json::to_string(&entry)?;
+        text.pop();
+        Ok(text)
+    }
 }
 
 impl Header {
@@ -58,36 +69,46 @@ impl Header {
         })
     }
 
-    /// Refuses what was written down about something else.
-    fn check(&self, found: &Self, shown: &str) -> anyhow::Result<()> {
-        let short = |digest: &Option<String>| {
-            let digest = digest
-                .as_deref()
-                .map(|digest| digest.get(..16).unwrap_or(digest));
+    /// Refuses what was written down about something else: `found` is the first line.
+    fn check(&self, found: &str, shown: &str) -> anyhow::Result<()> {
+        let first = format!("{{\"vitlet_accuracy\":{VERSION},");
+        if !found.starts_with(&first) {
+            return Err(foreign(shown));
+        }
+        let short = |digest: Option<&str>| {
+            let digest = digest.map(|digest| digest.get(..16).unwrap_or(digest));
             digest.map_or_else(|| "none".to_owned(), |digest| format!("{digest}…"))
         };
-        let same = |what: &str, found: Option<String>, wanted: Option<String>| {
-            if found == wanted {
-                return Ok(());
-            }
-            let (found, wanted) = (short(&found), short(&wanted));
-            Err(invalid(format_args!(
-                "{shown}: is about {what} (SHA-256 {found}, now it is {wanted}); name another file for this run, or delete that one"
-            )))
+        let said = |field: &str| {
+            let (_, rest) = found.split_once(&format!("\"{field}\":\""))?;
+            rest.split('"').next()
         };
-        let some = |digest: &String| Some(digest.clone());
-        same("another plan", some(&found.plan), some(&self.plan))?;
-        same(
-            "other photos, or another --limit",
-            some(&found.photos),
-            some(&self.photos),
-        )?;
-        same(
-            "another --reference",
-            found.reference.clone(),
-            self.reference.clone(),
-        )
+        let (plan, photos) = (Some(&*self.plan), Some(&*self.photos));
+        for (field, what, wanted) in [
+            ("plan", "another plan", plan),
+            ("photos", "other photos, or another --limit", photos),
+            (
+                "reference",
+                "another --reference",
+                self.reference.as_deref(),
+            ),
+        ] {
+            let found = said(field);
+            if found != wanted {
+                let (found, wanted) = (short(found), short(wanted));
+                return Err(invalid(format_args!(
+                    "{shown}: is about {what} (SHA-256 {found}, now it is {wanted}); name another file for this run, or delete that one"
+                )));
+            }
+        }
+        Ok(())
     }
+}
+
+fn foreign(shown: &str) -> anyhow::Error {
+    invalid(format_args!(
+        "{shown}: not a file that --resume made; name another one"
+    ))
 }
 
 /// The file, open and locked.
@@ -145,12 +166,8 @@ impl Journal {
 
     /// Writes down what was said of a photo.
     pub(super) fn append(&self, photo: &Photo<'_>, answer: &Answer) -> anyhow::Result<()> {
-        let entry = Entry {
-            photo: photo.name.clone(),
-            class: photo.class,
-            answer: answer.clone(),
-        };
-        let line = serde_json::to_string(&entry)? + "\n";
+        let answer = serde_json::to_string(answer)?;
+        let line = format!("{},{}\n", Entry::of(photo)?, answer.trim_start_matches('{'));
         // A thread that panicked has written its line, or not.
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         // One write: whoever stops this run is unlikely to stop it in the middle of a line.
@@ -166,20 +183,12 @@ fn read(
     source: &Source<'_>,
     shown: &str,
 ) -> anyhow::Result<Vec<Option<Answer>>> {
-    let foreign = || {
-        invalid(format_args!(
-            "{shown}: not a file that --resume made; name another one"
-        ))
-    };
-    let text = std::str::from_utf8(bytes).map_err(|_| foreign())?;
+    let text = std::str::from_utf8(bytes).map_err(|_| foreign(shown))?;
     let mut lines = text.lines().zip(1..);
-    let first = lines
-        .next()
-        .and_then(|(line, _)| serde_json::from_str::<Header>(line).ok());
-    let first = first.filter(|first| first.vitlet_accuracy == VERSION);
-    header.check(&first.ok_or_else(foreign)?, shown)?;
-    let names = source.photos.iter().map(|photo| &*photo.name);
-    let places: BTreeMap<&str, usize> = names.zip(0..).collect();
+    header.check(lines.next().map_or("", |(line, _)| line), shown)?;
+    let starts = source.photos.iter().map(Entry::of).zip(0..);
+    let starts = starts.map(|(start, place)| Ok((start?, place)));
+    let places = starts.collect::<anyhow::Result<BTreeMap<String, usize>>>()?;
     let mut known = vec![None; source.photos.len()];
     for (line, number) in lines {
         let (place, answer) = entry(line, source, &places).ok_or_else(|| {
@@ -192,17 +201,30 @@ fn read(
     Ok(known)
 }
 
-/// The photo's place, and what was said of it.
+/// The photo's place, and what was said of it. Lines are read exactly as [`Journal::append`] writes them: a parser of any JSON would be
+/// a large part of the boards' program.
 fn entry(
     line: &str,
     source: &Source<'_>,
-    places: &BTreeMap<&str, usize>,
+    places: &BTreeMap<String, usize>,
 ) -> Option<(usize, Answer)> {
-    let Entry { photo, answer, .. } = serde_json::from_str(line).ok()?;
-    let place = *places.get(&*photo)?;
-    let reference = answer.reference.map(|reference| reference.class);
-    let mut classes = answer.top.iter().copied().chain(reference);
-    let known = classes.all(|class| class < source.classes);
-    let complete = !answer.top.is_empty() && reference.is_some() == source.reference.is_some();
-    (known && complete).then_some((place, answer))
+    let (start, rest) = line.split_once(",\"top\":[")?;
+    let (top, rest) = rest.split_once("],\"score\":")?;
+    let rest = rest.strip_suffix('}')?;
+    let reference = rest.split_once(",\"reference\":{\"class\":");
+    let class = |text: &str| text.parse().ok().filter(|class| *class < source.classes);
+    let answer = Answer {
+        top: top.split(',').map(class).collect::<Option<_>>()?,
+        score: reference.map_or(rest, |(score, _)| score).parse().ok()?,
+        reference: match reference {
+            None => None,
+            Some((_, rest)) => {
+                let (of, score) = rest.strip_suffix('}')?.split_once(",\"score\":")?;
+                let (class, score) = (class(of)?, score.parse().ok()?);
+                Some(ReferenceAnswer { class, score })
+            }
+        },
+    };
+    let complete = answer.reference.is_some() == source.reference.is_some();
+    Some((*places.get(start)?, answer)).filter(|_| complete)
 }

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// What the plan says of a photo, and what the f32 model says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Answer {
     /// The best five classes, or as many as there are; best first.
     pub(super) top: Vec<usize>,
     /// The best one's share of the softmax.
     pub(super) score: f32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reference: Option<ReferenceAnswer>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct ReferenceAnswer {
     pub(super) class: usize,
     pub(super) score: f32,
