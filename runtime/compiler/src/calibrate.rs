@@ -153,11 +153,17 @@ impl<'m> Calibrator<'m> {
     /// The ranges.
     ///
     /// # Errors
-    /// [`CompileError::NoCalibration`] when no photo was added.
+    /// [`CompileError::NoCalibration`] when no photo was added; as [`Model::compile`] when biases are to be corrected, since plans are
+    /// made and run for that.
     pub fn finish(self) -> Result<Ranges, CompileError> {
         if self.images == 0 {
             return Err(CompileError::NoCalibration);
         }
+        self.corrected(self.ranges())
+    }
+
+    /// The ranges, biases left as they are.
+    fn ranges(&self) -> Ranges {
         // Too few photos to hold some out: the usual method then.
         let few = self.calibration.method == Method::Auto && self.images < ENOUGH;
         let method = if few {
@@ -174,7 +180,11 @@ impl<'m> Calibrator<'m> {
             let name = self.model.graph().values[w.value].name.clone();
             w.range(name, method)
         };
-        let ranges = Ranges::new(header, self.watched.iter().map(range).collect());
+        Ranges::new(header, self.watched.iter().map(range).collect())
+    }
+
+    /// The ranges with what corrections help, if enough photos were kept to tell.
+    fn corrected(&self, ranges: Ranges) -> Result<Ranges, CompileError> {
         if self.kept.len() < ENOUGH as usize {
             return Ok(ranges);
         }
@@ -319,4 +329,59 @@ fn merged<'h>(parts: impl IntoIterator<Item = &'h Histogram>) -> Histogram {
     let mut all = Histogram::default();
     parts.into_iter().for_each(|part| all.merge(part));
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use vitlet_preprocess::{Interpolation, Preprocess, Resize};
+
+    use super::*;
+    use crate::memory::tests::Random;
+
+    #[test]
+    fn a_bias_that_is_off_is_corrected() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny/tiny_pvt.onnx");
+        let model = Model::open(&file).expect("a model of the repository");
+        let squash = Preprocess::new(32, 32, Resize::Squash, Interpolation::Bilinear);
+        let mut calibrator = model
+            .calibrator(&Calibration {
+                normalisation: Normalisation::IMAGENET,
+                preprocess: squash.expect("sizes in bounds"),
+                method: Method::Mse,
+                correct_bias: true,
+            })
+            .expect("a probe");
+        let mut random = Random(5);
+        for _ in 0..ENOUGH {
+            let image: Vec<u8> = (0..32 * 32 * 3).map(|_| random.below(256) as u8).collect();
+            calibrator
+                .add(&image)
+                .expect("an image of the model's size");
+        }
+        let (graph, mut planted) = (model.graph(), calibrator.ranges());
+        let logits = graph.output;
+        let place = used_values(graph)
+            .iter()
+            .position(|v| *v == logits)
+            .expect("logits");
+        let correction = |ranges: &Ranges| ranges.values[place].correction.clone();
+        let largest = planted.values[place]
+            .seen
+            .iter()
+            .fold(0f32, |m, x| m.max(x.abs()));
+        // Tenths of the largest logit, one more for each class.
+        let shift: Vec<f64> = (0..graph.values[logits].channels)
+            .map(|c| 0.1 * c as f64 * f64::from(largest))
+            .collect();
+        planted.correct(graph, logits, &shift);
+        assert!(correction(&planted)[9] < -0.8 * largest);
+        let corrected = calibrator.corrected(planted).expect("it compiles");
+        let left = correction(&corrected);
+        assert!(
+            left.iter().all(|x| x.abs() < 0.05 * largest),
+            "{left:?} of {largest}"
+        );
+    }
 }
