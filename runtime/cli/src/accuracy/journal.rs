@@ -1,6 +1,5 @@
 //! What `--resume` writes down: a line of JSON per photo, so that a run that was stopped need not start again.
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -186,28 +185,30 @@ fn read(
     let text = std::str::from_utf8(bytes).map_err(|_| foreign(shown))?;
     let mut lines = text.lines().zip(1..);
     header.check(lines.next().map_or("", |(line, _)| line), shown)?;
-    let starts = source.photos.iter().map(Entry::of).zip(0..);
-    let starts = starts.map(|(start, place)| Ok((start?, place)));
-    let places = starts.collect::<anyhow::Result<BTreeMap<String, usize>>>()?;
+    let starts = source.photos.iter().map(Entry::of);
+    let starts: Vec<String> = starts.collect::<anyhow::Result<_>>()?;
+    let mut next = 0;
     let mut known = vec![None; source.photos.len()];
     for (line, number) in lines {
-        let (place, answer) = entry(line, source, &places).ok_or_else(|| {
-            invalid(format_args!(
-                "{shown}: line {number} is damaged; delete that line, or the file"
-            ))
-        })?;
+        let (start, answer) = entry(line, source).unwrap_or_default();
+        // Lines are nearly in the photos' order.
+        let mut places = (next..starts.len()).chain(0..next);
+        let place = places
+            .find(|place| starts[*place] == start)
+            .ok_or_else(|| {
+                invalid(format_args!(
+                    "{shown}: line {number} is damaged; delete that line, or the file"
+                ))
+            })?;
         known[place] = Some(answer);
+        next = place + 1;
     }
     Ok(known)
 }
 
-/// The photo's place, and what was said of it. Lines are read exactly as [`Journal::append`] writes them: a parser of any JSON would be
-/// a large part of the boards' program.
-fn entry(
-    line: &str,
-    source: &Source<'_>,
-    places: &BTreeMap<String, usize>,
-) -> Option<(usize, Answer)> {
+/// The start of a photo's line, and what was said of it. Lines are read exactly as [`Journal::append`] writes them: a parser of any
+/// JSON would be a large part of the boards' program.
+fn entry<'l>(line: &'l str, source: &Source<'_>) -> Option<(&'l str, Answer)> {
     let (start, rest) = line.split_once(",\"top\":[")?;
     let (top, rest) = rest.split_once("],\"score\":")?;
     let rest = rest.strip_suffix('}')?;
@@ -226,5 +227,5 @@ fn entry(
         },
     };
     let complete = answer.reference.is_some() == source.reference.is_some();
-    Some((*places.get(start)?, answer)).filter(|_| complete)
+    complete.then_some((start, answer))
 }

@@ -1,11 +1,9 @@
 //! What was counted: fractions, classes, confusion, calibration.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 /// What the plan says of a photo, and what the f32 model says.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct Answer {
     /// The best five classes, or as many as there are; best first.
     pub(super) top: Vec<usize>,
@@ -27,8 +25,8 @@ pub(super) struct Tally {
     images: usize,
     top1: usize,
     top5: usize,
-    /// Photos by true class and answer.
-    confusion: BTreeMap<(usize, usize), usize>,
+    /// True class, answer, and whether the f32 model is right: of each photo.
+    answers: Vec<(usize, usize, bool)>,
     calibration: Calibration,
     reference: Option<ReferenceTally>,
 }
@@ -37,8 +35,6 @@ pub(super) struct Tally {
 struct ReferenceTally {
     top1: usize,
     agreement: usize,
-    /// Photos it is right on, by class.
-    right: BTreeMap<usize, usize>,
     calibration: Calibration,
 }
 
@@ -92,8 +88,9 @@ impl Tally {
         self.images += 1;
         self.top1 += usize::from(right);
         self.top5 += usize::from(answer.top.contains(&class));
+        let reference = answer.reference.is_some_and(|answer| answer.class == class);
         if let Some(first) = first {
-            *self.confusion.entry((class, first)).or_default() += 1;
+            self.answers.push((class, first, reference));
         }
         self.calibration.add(answer.score, right);
         if let Some(answer) = answer.reference {
@@ -101,7 +98,6 @@ impl Tally {
             let right = answer.class == class;
             reference.top1 += usize::from(right);
             reference.agreement += usize::from(first == Some(answer.class));
-            *reference.right.entry(class).or_default() += usize::from(right);
             reference.calibration.add(answer.score, right);
         }
     }
@@ -117,12 +113,9 @@ impl Tally {
         confusion: Option<usize>,
     ) -> Record {
         let share = |count: usize| fraction(count, self.images);
-        let mut rows: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
-        for (&(class, answer), &images) in &self.confusion {
-            rows.entry(class).or_default().push((answer, images));
-        }
-        let row =
-            |(class, answers): (&usize, &Vec<(usize, usize)>)| self.class(*class, answers, label);
+        let mut answers = self.answers.clone();
+        answers.sort_unstable();
+        let classes = answers.chunk_by(|a, b| a.0 == b.0);
         Record {
             images: self.images,
             top1: share(self.top1),
@@ -133,33 +126,38 @@ impl Tally {
                 agreement: share(reference.agreement),
                 ece: reference.calibration.error(),
             }),
-            classes: rows.iter().map(row).collect(),
+            classes: classes.map(|photos| self.class(photos, label)).collect(),
             confusion: confusion.map(|classes| self.matrix(classes)),
         }
     }
 
+    /// `photos` are those of one class, sorted.
     fn class(
         &self,
-        class: usize,
-        answers: &[(usize, usize)],
+        photos: &[(usize, usize, bool)],
         label: &dyn Fn(usize) -> String,
     ) -> ClassRecord {
-        let images = answers.iter().map(|(_, images)| images).sum();
-        let of = |wanted: usize| self.confusion.get(&(class, wanted)).copied().unwrap_or(0);
-        // Of equals the first.
-        let wrong = answers.iter().rev().filter(|(answer, _)| *answer != class);
-        let most = wrong.max_by_key(|(_, images)| *images);
+        let class = photos.first().map_or(0, |photo| photo.0);
+        let share = |right: &dyn Fn(&(usize, usize, bool)) -> bool| {
+            let right = photos.iter().filter(|photo| right(photo));
+            fraction(right.count(), photos.len())
+        };
+        let answers = photos.chunk_by(|a, b| a.1 == b.1);
+        let mut most: Option<(usize, usize)> = None;
+        for (answer, images) in answers.map(|photos| (photos[0].1, photos.len())) {
+            // Of equals the first.
+            if answer != class && most.is_none_or(|most| images > most.1) {
+                most = Some((answer, images));
+            }
+        }
         let reference = self.reference.as_ref();
         ClassRecord {
             class,
             label: label(class),
-            images,
-            top1: fraction(of(class), images),
-            reference_top1: reference.map(|reference| {
-                let right = reference.right.get(&class).copied().unwrap_or(0);
-                fraction(right, images)
-            }),
-            confused_with: most.map(|&(class, images)| Confusion {
+            images: photos.len(),
+            top1: share(&|photo| photo.1 == class),
+            reference_top1: reference.map(|_| share(&|photo| photo.2)),
+            confused_with: most.map(|(class, images)| Confusion {
                 class,
                 label: label(class),
                 images,
@@ -169,9 +167,9 @@ impl Tally {
 
     fn matrix(&self, classes: usize) -> Vec<Vec<usize>> {
         let mut matrix = vec![vec![0; classes]; classes];
-        for (&(class, answer), &images) in &self.confusion {
+        for &(class, answer, _) in &self.answers {
             if let Some(cell) = matrix.get_mut(class).and_then(|row| row.get_mut(answer)) {
-                *cell = images;
+                *cell += 1;
             }
         }
         matrix
