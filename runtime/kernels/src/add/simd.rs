@@ -1,11 +1,11 @@
-//! 8 channels at a time. The last block overlaps its neighbour; rows of fewer than 8 channels are the reference's.
+//! 8 channels at a time. The last block overlaps its neighbour. Rows of fewer than 8 channels are the reference's, and so are s32: only logits
+//! are, one row, and loops for every pair of types and every form of output would make the largest function of all.
 
 use core::ops::Range;
 
 use super::Add;
 use crate::gemm::NR;
 use crate::isa::{Isa, Reference, Vectorised};
-use crate::requantise::scalar::ROUND_MAX;
 use crate::requantise::simd::{Form, Target, row_groups, with_form};
 use crate::{In, Out, SizeError};
 
@@ -34,17 +34,7 @@ impl Operand for *const i16 {
     }
 }
 
-impl Operand for *const i32 {
-    #[inline(always)]
-    unsafe fn value<I: Isa>(self, isa: I, index: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        let x = isa.to_f32(unsafe { isa.load_i32(self.add(index)) });
-        let x = isa.max_f32(x, isa.splat_f32(-ROUND_MAX));
-        isa.min_f32(x, isa.splat_f32(ROUND_MAX))
-    }
-}
-
-/// `$body` with `$operand` bound to the first element of `$x`: compiled once for each type.
+/// `$body` with `$operand` bound to the first element of `$x`: compiled once for each type but s32.
 macro_rules! with_operand {
     ($x:expr, $operand:ident => $body:expr) => {
         match $x {
@@ -56,10 +46,7 @@ macro_rules! with_operand {
                 let $operand = x.as_ptr();
                 $body
             }
-            In::S32(x) => {
-                let $operand = x.as_ptr();
-                $body
-            }
+            In::S32(_) => {}
         }
     };
 }
@@ -82,7 +69,8 @@ impl Vectorised for Add<'_> {
         out: &mut Out<'_>,
         scratch: &mut [i8],
     ) -> Result<(), SizeError> {
-        if self.channels < NR {
+        let is_s32 = |x| matches!(x, In::S32(_));
+        if self.channels < NR || is_s32(a) || b.is_some_and(is_s32) {
             return self.run_scalar(rows, (a, b), out, scratch);
         }
         let target = Target::new(isa, &self.output, || self.fits_i16(), out);
