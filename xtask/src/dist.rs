@@ -46,12 +46,14 @@ pub(crate) fn native(project: &Project) -> Result<PathBuf> {
 }
 
 /// Boards have little flash, and nobody debugs on them: no symbols, and none of the tables (an eighth of the program) by which a panic
-/// would clean up before the program ends.
-const SMALL: [&str; 4] = [
+/// would clean up before the program ends, or a debugger find a function's caller.
+const SMALL: [&str; 6] = [
     "--config",
     "profile.release.strip=\"symbols\"",
     "--config",
     "profile.release.panic=\"abort\"",
+    "--config",
+    "target.aarch64-unknown-linux-gnu.rustflags=[\"-Cforce-unwind-tables=no\"]",
 ];
 
 /// Builds the boards' program, with its built-in plan and without tract; nothing happens when it is fresh.
