@@ -15,7 +15,8 @@
 //! ```
 //!
 //! The arena belongs to the caller: its first [`Plan::tensors_len`](vitlet_plan::Plan::tensors_len) bytes hold the tensors, where the
-//! plan put them; then each thread has a scratch. Its contents before a run do not matter.
+//! plan put them; then each thread has a scratch, and room for strips of its own if there are several. Its contents before a run do
+//! not matter.
 //!
 //! | module | job |
 //! |---|---|
