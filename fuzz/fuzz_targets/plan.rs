@@ -1,11 +1,12 @@
-//! Any plan with a right checksum: either an error, or a plan that runs, with the same bytes out of every op on every kernel.
+//! Any plan with a right checksum: either an error, or a plan that runs, with the same bytes out of every op on every kernel, and the same logits when rows
+//! are split and several ops run together.
 //!
 //! Input that starts with a plan's magic bytes is taken as a file. Anything else is a list of edits to the tiny plan (2 bytes: which word
 //! of the header and records; 4 bytes: what to write there), so that the fuzzer gets past the shell without a corpus.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vitlet_engine::Engine;
+use vitlet_engine::{Engine, Serial, Threads};
 use vitlet_kernels::Kernel;
 use vitlet_plan::{AlignedBytes, Plan, format, testing};
 
@@ -19,7 +20,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(plan) = Plan::parse(&bytes) else { return };
     let (height, width) = plan.input();
     let image_len = height as usize * width as usize * 3;
-    if testing::work(&plan) > MAX_WORK || plan.arena_len(1) > MAX_ARENA {
+    if testing::work(&plan) > MAX_WORK || plan.arena_len(Backwards.count()) > MAX_ARENA {
         return;
     }
     let image: Vec<u8> = (0..image_len).map(|i| (i * 89 % 251) as u8).collect();
@@ -27,7 +28,34 @@ fuzz_target!(|data: &[u8]| {
     for kernel in Kernel::available() {
         assert!(outputs(&plan, kernel, &image, 0x80) == expected, "{} differs from scalar", kernel.name());
     }
+    assert!(logits(&plan, Backwards, &image, 0x80) == logits(&plan, Serial, &image, 0), "run together, ops differ");
 });
+
+/// The jobs of three threads, last one first: what a job must not need of an earlier one is then not there.
+#[derive(Clone, Copy)]
+struct Backwards;
+
+impl Threads for Backwards {
+    fn count(&self) -> usize {
+        3
+    }
+
+    fn least_work(&self) -> u64 {
+        1
+    }
+
+    fn for_each<J: Send>(&self, jobs: &mut [J], work: impl Fn(&mut J) + Sync) {
+        jobs.iter_mut().rev().for_each(work);
+    }
+}
+
+/// The logits of a plain run, in an arena that holds `dirt` before.
+fn logits(plan: &Plan<'_>, threads: impl Threads, image: &[u8], dirt: u8) -> Vec<i32> {
+    let mut engine = Engine::with_threads(plan, Kernel::detect(), threads);
+    let mut arena = AlignedBytes::zeroed(engine.arena_len());
+    arena.fill(dirt);
+    engine.run(&mut arena, image).expect("an accepted plan runs").to_vec()
+}
 
 /// The bytes out of every op, in an arena that holds `dirt` before.
 fn outputs(plan: &Plan<'_>, kernel: Kernel, image: &[u8], dirt: u8) -> Vec<u8> {

@@ -22,15 +22,12 @@ use anyhow::{Context as _, Result};
 pub(crate) use self::counter::Counter;
 
 use self::budget::{Budget, Counts};
-use crate::models;
+use crate::models::{self, Named};
 use crate::project::Project;
 use crate::toolchain::{DEVICE, Toolchain};
 
 /// With SDOT; without it, out of order and in order; with all that QEMU knows.
 const CPUS: [&str; 4] = ["cortex-a76", "cortex-a72", "cortex-a53", "max"];
-/// Families that the zoo has no model of, as `python -m vitlet_models` names them. Their weights are random: what is executed hardly
-/// depends on them.
-const NOT_IN_THE_ZOO: [&str; 3] = ["sepvit_lite", "swin_tiny_w7_224", "dualvit_s"];
 
 /// Count the instructions of one inference on the boards' CPUs, and compare with budgets/instructions.toml.
 #[derive(Debug, clap::Args)]
@@ -54,13 +51,10 @@ pub(crate) struct Args {
     ops: bool,
 }
 
-/// A plan and what it is called.
-type Named = (String, PathBuf);
-
 pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
     let plans = match &args.model {
         Some(plan) => vec![(plan.display().to_string(), plan.clone())],
-        None => plans(project, args.all)?,
+        None => models::plans(project, args.all)?,
     };
     let counter = Counter::new(project)?;
     if args.ops {
@@ -87,21 +81,10 @@ fn cpus(args: &Args, default: &[&str]) -> Vec<String> {
 
 /// What `test` runs: the zoo, and with `all` the other families, compared.
 pub(crate) fn check(project: &Project, all: bool) -> Result<()> {
-    let plans = plans(project, all)?;
+    let plans = models::plans(project, all)?;
     let counter = Counter::new(project)?;
     let counts = count(&counter, &plans, &CPUS.map(str::to_owned))?;
     judge(project, &counts, false)
-}
-
-fn plans(project: &Project, all: bool) -> Result<Vec<Named>> {
-    let zoo = project.zoo()?.into_iter();
-    let mut plans: Vec<Named> = zoo
-        .map(|model| (model.name.clone(), model.plan()))
-        .collect();
-    if all {
-        plans.extend(models::plans(project, &NOT_IN_THE_ZOO)?);
-    }
-    Ok(plans)
 }
 
 fn count(counter: &Counter<'_>, plans: &[Named], cpus: &[String]) -> Result<Counts> {

@@ -139,15 +139,28 @@ pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The plans of some networks, each with its name: what lies under the target folder from the last time is used if it is not older
-/// than what it was made from.
-pub(crate) fn plans(project: &Project, names: &[&str]) -> Result<Vec<(String, PathBuf)>> {
-    let work = Work::new(project, None)?;
-    let plan = |name: &&str| {
-        let plan = work.fresh_plan(name).with_context(|| (*name).to_owned())?;
-        Ok(((*name).to_owned(), plan))
-    };
-    names.iter().map(plan).collect()
+/// A plan and what it is called.
+pub(crate) type Named = (String, PathBuf);
+
+/// Families that the zoo has no model of, as `python -m vitlet_models` names them. Their weights are random: what is executed hardly
+/// depends on them, and memory not at all.
+const NOT_IN_THE_ZOO: [&str; 3] = ["sepvit_lite", "swin_tiny_w7_224", "dualvit_s"];
+
+/// The plans that budgets are about: the zoo's and, with `all`, one of each other family. What lies under the target folder from the
+/// last time is used if it is not older than what it was made from.
+pub(crate) fn plans(project: &Project, all: bool) -> Result<Vec<Named>> {
+    let zoo = project.zoo()?.into_iter();
+    let mut plans: Vec<Named> = zoo
+        .map(|model| (model.name.clone(), model.plan()))
+        .collect();
+    if all {
+        let work = Work::new(project, None)?;
+        for name in NOT_IN_THE_ZOO {
+            let plan = work.fresh_plan(name).with_context(|| name.to_owned())?;
+            plans.push((name.to_owned(), plan));
+        }
+    }
+    Ok(plans)
 }
 
 /// The networks that were asked for: all, or those named.

@@ -107,7 +107,7 @@ fn run(steps: &mut Steps<'_>, args: &Args) -> Result<()> {
     }
     steps.run("zoo", &[], || zoo::run(project, true).map(passed))?;
     steps.run("sizes", DEVICE_TOOLS, || {
-        budgets::check(project).map(passed)
+        budgets::check(project, args.full).map(passed)
     })?;
     steps.run("instructions", DEVICE_TOOLS, || {
         insns::check(project, args.full).map(passed)

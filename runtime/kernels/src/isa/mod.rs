@@ -16,6 +16,7 @@ mod avx2;
 mod avx512_vnni;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
+mod dispatch;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod neon;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
@@ -25,14 +26,13 @@ mod neon_i8mm;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
-use core::ops::Range;
+pub(crate) use dispatch::{Reference, Vectorised, dispatch};
 
 use crate::attention::simd::workspace::Workspace;
 use crate::attention::simd::{Group, Part};
 use crate::gemm::simd::{Panels, Rows};
 use crate::gemm::{GROUP, NR, PAIRED};
 use crate::requantise::simd::Form;
-use crate::{Kernel, Out, SizeError};
 
 /// An instruction set. Vectors have 8 lanes, whatever the registers; float operations round to nearest even, one at a time.
 pub(crate) trait Isa: Copy {
@@ -707,86 +707,6 @@ pub(crate) trait Routine {
     type Output;
     /// Must be `#[inline(always)]`.
     fn simd<I: Isa>(self, isa: I) -> Self::Output;
-}
-
-/// An operation as `scalar.rs` has it: the executable form of the contract.
-pub(crate) trait Reference {
-    /// The input, or inputs.
-    type Input<'r>: Copy;
-
-    /// Computes `rows` of the output, which are all that `out` holds; the operation's `run` has checked every length.
-    fn run_scalar(
-        &self,
-        rows: Range<usize>,
-        x: Self::Input<'_>,
-        out: &mut Out<'_>,
-        scratch: &mut [i8],
-    ) -> Result<(), SizeError>;
-}
-
-/// An operation as `simd.rs` has it.
-pub(crate) trait Vectorised: Reference {
-    /// As [`Reference::run_scalar`]. Must be `#[inline(always)]`.
-    fn run_simd<I: Isa>(
-        &self,
-        isa: I,
-        rows: Range<usize>,
-        x: Self::Input<'_>,
-        out: &mut Out<'_>,
-        scratch: &mut [i8],
-    ) -> Result<(), SizeError>;
-}
-
-/// One `run` call of an operation.
-struct Run<'r, 'o, O: Vectorised> {
-    op: &'r O,
-    rows: Range<usize>,
-    x: O::Input<'r>,
-    out: Out<'o>,
-    scratch: &'r mut [i8],
-}
-
-impl<O: Vectorised> Routine for Run<'_, '_, O> {
-    type Output = Result<(), SizeError>;
-
-    #[inline(always)]
-    fn simd<I: Isa>(mut self, isa: I) -> Self::Output {
-        self.op
-            .run_simd(isa, self.rows, self.x, &mut self.out, self.scratch)
-    }
-}
-
-/// Computes `rows` of `op` with `kernel`.
-pub(crate) fn dispatch<'r, O: Vectorised>(
-    kernel: Kernel,
-    op: &'r O,
-    rows: Range<usize>,
-    x: O::Input<'r>,
-    out: Out<'_>,
-    scratch: &'r mut [i8],
-) -> Result<(), SizeError> {
-    let mut run = Run {
-        op,
-        rows,
-        x,
-        out,
-        scratch,
-    };
-    match kernel {
-        Kernel::Scalar => op.run_scalar(run.rows, x, &mut run.out, run.scratch),
-        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-        Kernel::Neon(token) => token.call(run),
-        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-        Kernel::NeonDotprod(token) => token.call(run),
-        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-        Kernel::NeonI8mm(token) => token.call(run),
-        #[cfg(target_arch = "x86_64")]
-        Kernel::Avx2(token) => token.call(run),
-        #[cfg(target_arch = "x86_64")]
-        Kernel::AvxVnni(token) => token.call(run),
-        #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512Vnni(token) => token.call(run),
-    }
 }
 
 /// Repeats a block for r = 0..R with constant `r`, so that arrays of vectors stay in registers. (A loop over an array of accumulators may or may not be

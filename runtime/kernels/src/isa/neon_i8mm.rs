@@ -297,6 +297,32 @@ macro_rules! repeat_pairs {
     };
 }
 
+/// Assembly that leaves the blocks of 12 rows × 8 columns in v8–v31: its lines, its operands, and what becomes of v0–v3. Gives `[pairs of rows][2]`.
+macro_rules! blocks {
+    ([$($line:expr),* $(,)?], $($operand:tt)*) => {{
+        let (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11);
+        let (s12, s13, s14, s15, s16, s17, s18, s19, s20, s21, s22, s23);
+        asm!(
+            $($line,)*
+            $($operand)*
+            out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+            out("v8") s0, out("v9") s1, out("v10") s2, out("v11") s3, out("v12") s4, out("v13") s5, out("v14") s6, out("v15") s7,
+            out("v16") s8, out("v17") s9, out("v18") s10, out("v19") s11, out("v20") s12, out("v21") s13, out("v22") s14, out("v23") s15,
+            out("v24") s16, out("v25") s17, out("v26") s18, out("v27") s19, out("v28") s20, out("v29") s21, out("v30") s22, out("v31") s23,
+            options(pure, readonly, nostack),
+        );
+        [
+            [Pair(s0, s1), Pair(s2, s3)],
+            [Pair(s4, s5), Pair(s6, s7)],
+            [Pair(s8, s9), Pair(s10, s11)],
+            [Pair(s12, s13), Pair(s14, s15)],
+            [Pair(s16, s17), Pair(s18, s19)],
+            [Pair(s20, s21), Pair(s22, s23)],
+        ]
+    }};
+}
+use blocks;
+
 /// 12 rows × 8 columns.
 ///
 /// ```text
@@ -314,39 +340,26 @@ macro_rules! repeat_pairs {
 /// | joined | weights | rows: four pairs | | blocks, 4 for each pair of rows |
 /// | else | weights: two runs, then joined with v4 | | rows: three pairs | |
 macro_rules! tile_12 {
-    ($begin:expr, $step:expr, $end:expr, $packed:ident, $k:ident, $w:expr, $last:expr, $($operand:tt)*) => {{
-        let (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11);
-        let (s12, s13, s14, s15, s16, s17, s18, s19, s20, s21, s22, s23);
-        asm!(
-            $begin,
-            "tbnz {k}, #4, 3f",
-            "2:",
-            $step,
-            "3:",
-            $step,
-            "cmp {w}, {last}",
-            "b.ne 2b",
-            $end,
+    ($begin:expr, $step:expr, $end:expr, $packed:ident, $k:ident, $w:expr, $last:expr, $($operand:tt)*) => {
+        blocks!(
+            [
+                $begin,
+                "tbnz {k}, #4, 3f",
+                "2:",
+                $step,
+                "3:",
+                $step,
+                "cmp {w}, {last}",
+                "b.ne 2b",
+                $end,
+            ],
             x = inout(reg) *$packed,
             w = inout(reg) $w => _,
             last = in(reg) $last,
             k = in(reg) $k,
             $($operand)*
-            out("v4") _, out("v5") _, out("v6") _, out("v7") _,
-            out("v8") s0, out("v9") s1, out("v10") s2, out("v11") s3, out("v12") s4, out("v13") s5, out("v14") s6, out("v15") s7,
-            out("v16") s8, out("v17") s9, out("v18") s10, out("v19") s11, out("v20") s12, out("v21") s13, out("v22") s14, out("v23") s15,
-            out("v24") s16, out("v25") s17, out("v26") s18, out("v27") s19, out("v28") s20, out("v29") s21, out("v30") s22, out("v31") s23,
-            options(pure, readonly, nostack),
-        );
-        [
-            [Pair(s0, s1), Pair(s2, s3)],
-            [Pair(s4, s5), Pair(s6, s7)],
-            [Pair(s8, s9), Pair(s10, s11)],
-            [Pair(s12, s13), Pair(s14, s15)],
-            [Pair(s16, s17), Pair(s18, s19)],
-            [Pair(s20, s21), Pair(s22, s23)],
-        ]
-    }};
+        )
+    };
 }
 
 /// See [`Isa::tile_packed`](super::Isa::tile_packed).

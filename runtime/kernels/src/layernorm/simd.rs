@@ -190,30 +190,8 @@ impl Affine<'_> {
             // SAFETY: 16 channels from c on lie in the rows, in gamma and in beta.
             unsafe {
                 let [gamma, beta] = isa.next_f32_pairs([&mut gamma, &mut beta]);
-                let first = isa.load_i16(x[0].add(c));
-                let second = isa.load_i16(x[0].add(c + LANES));
-                E::store(
-                    isa,
-                    y[0].add(c),
-                    upper.normalised::<NEAR>(isa, first, gamma[0], beta[0]),
-                );
-                E::store(
-                    isa,
-                    y[0].add(c + LANES),
-                    upper.normalised::<NEAR>(isa, second, gamma[1], beta[1]),
-                );
-                let first = isa.load_i16(x[1].add(c));
-                let second = isa.load_i16(x[1].add(c + LANES));
-                E::store(
-                    isa,
-                    y[1].add(c),
-                    lower.normalised::<NEAR>(isa, first, gamma[0], beta[0]),
-                );
-                E::store(
-                    isa,
-                    y[1].add(c + LANES),
-                    lower.normalised::<NEAR>(isa, second, gamma[1], beta[1]),
-                );
+                upper.put_pair::<E, NEAR>(isa, x[0].add(c), y[0].add(c), gamma, beta);
+                lower.put_pair::<E, NEAR>(isa, x[1].add(c), y[1].add(c), gamma, beta);
             }
             c += 2 * LANES;
         }
@@ -244,9 +222,7 @@ impl Affine<'_> {
         unsafe {
             let mut to = y;
             for _ in 0..whole / (2 * LANES) {
-                let [first, second] = block.normalise_pair(isa);
-                E::store(isa, to, first);
-                E::store(isa, to.add(LANES), second);
+                block.put_pair(isa, to);
                 to = to.add(2 * LANES);
             }
             if !whole.is_multiple_of(2 * LANES) {
@@ -276,21 +252,17 @@ struct Row<I: Isa> {
 }
 
 impl<I: Isa> Block<I> {
-    /// The next 16 channels, `sat16`.
+    /// The next 16 channels, `sat16`, to `y`.
     ///
     /// # Safety
-    /// The row, gamma and beta have as many left.
+    /// The row, gamma and beta have as many left; `y` is valid for writing them.
     #[inline(always)]
-    unsafe fn normalise_pair(&mut self, isa: I) -> [I::I16; 2] {
+    unsafe fn put_pair<E: Element>(&mut self, isa: I, y: *mut E) {
         // SAFETY: the caller's promise.
         unsafe {
-            let x = [isa.load_i16(self.x), isa.load_i16(self.x.add(LANES))];
-            self.x = self.x.add(2 * LANES);
             let [gamma, beta] = isa.next_f32_pairs([&mut self.gamma, &mut self.beta]);
-            [
-                self.row.normalised::<false>(isa, x[0], gamma[0], beta[0]),
-                self.row.normalised::<false>(isa, x[1], gamma[1], beta[1]),
-            ]
+            self.row.put_pair::<E, false>(isa, self.x, y, gamma, beta);
+            self.x = self.x.add(2 * LANES);
         }
     }
 
@@ -316,6 +288,29 @@ impl<I: Isa> Row<I> {
             factor: affine.factor as i16,
             minus_mean: isa.splat_i32(-mean),
             rstd: isa.splat_f32(rstd),
+        }
+    }
+
+    /// 16 channels from `x` to `y`.
+    ///
+    /// # Safety
+    /// They are valid for reading and writing as many.
+    #[inline(always)]
+    unsafe fn put_pair<E: Element, const NEAR: bool>(
+        &self,
+        isa: I,
+        x: *const i16,
+        y: *mut E,
+        gamma: [I::F32; 2],
+        beta: [I::F32; 2],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (first, second) = (isa.load_i16(x), isa.load_i16(x.add(LANES)));
+            let first = self.normalised::<NEAR>(isa, first, gamma[0], beta[0]);
+            let second = self.normalised::<NEAR>(isa, second, gamma[1], beta[1]);
+            E::store(isa, y, first);
+            E::store(isa, y.add(LANES), second);
         }
     }
 

@@ -14,7 +14,7 @@ use core::arch::asm;
 
 use super::super::neon::Pair;
 use super::super::{Isa, unroll};
-use super::{load_i32_pairs, pack_group, split_i16, tile_packed_keys};
+use super::{blocks, load_i32_pairs, pack_group, split_i16, tile_packed_keys};
 use crate::NeonI8mm;
 use crate::attention::simd::mix::OutputRows;
 use crate::attention::simd::pack::query_rows;
@@ -384,52 +384,40 @@ unsafe fn weigh(
     panels: usize,
     values: *const i8,
 ) -> [[Pair<int32x4_t>; 2]; PAIRS] {
-    let (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11);
-    let (s12, s13, s14, s15, s16, s17, s18, s19, s20, s21, s22, s23);
     // SAFETY: reads what the caller promises; its token proves USMMLA.
     unsafe {
-        asm!(
-            "ldp q8, q9, [{zeros}]", "ldp q10, q11, [{zeros}]", "ldp q12, q13, [{zeros}]", "ldp q14, q15, [{zeros}]",
-            "ldp q16, q17, [{zeros}]", "ldp q18, q19, [{zeros}]", "ldp q20, q21, [{zeros}]", "ldp q22, q23, [{zeros}]",
-            "ldp q24, q25, [{zeros}]", "ldp q26, q27, [{zeros}]", "ldp q28, q29, [{zeros}]", "ldp q30, q31, [{zeros}]",
-            "tbnz {panels}, #0, 3f",
-            "2:",
-            weigh_step!(),
-            "3:",
-            weigh_step!(),
-            "cmp {w}, {end}",
-            "b.ne 2b",
-            times_256!("v8" "v9" "v10" "v11" "v12" "v13" "v14" "v15" "v16" "v17" "v18" "v19"
-                "v20" "v21" "v22" "v23" "v24" "v25" "v26" "v27" "v28" "v29" "v30" "v31"),
-            "mov {w}, {values}",
-            "tbnz {panels}, #0, 5f",
-            "4:",
-            weigh_step!(),
-            "5:",
-            weigh_step!(),
-            "cmp {w}, {end}",
-            "b.ne 4b",
+        blocks!(
+            [
+                "ldp q8, q9, [{zeros}]", "ldp q10, q11, [{zeros}]", "ldp q12, q13, [{zeros}]", "ldp q14, q15, [{zeros}]",
+                "ldp q16, q17, [{zeros}]", "ldp q18, q19, [{zeros}]", "ldp q20, q21, [{zeros}]", "ldp q22, q23, [{zeros}]",
+                "ldp q24, q25, [{zeros}]", "ldp q26, q27, [{zeros}]", "ldp q28, q29, [{zeros}]", "ldp q30, q31, [{zeros}]",
+                "tbnz {panels}, #0, 3f",
+                "2:",
+                weigh_step!(),
+                "3:",
+                weigh_step!(),
+                "cmp {w}, {end}",
+                "b.ne 2b",
+                times_256!("v8" "v9" "v10" "v11" "v12" "v13" "v14" "v15" "v16" "v17" "v18" "v19"
+                    "v20" "v21" "v22" "v23" "v24" "v25" "v26" "v27" "v28" "v29" "v30" "v31"),
+                "mov {w}, {values}",
+                "tbnz {panels}, #0, 5f",
+                "4:",
+                weigh_step!(),
+                "5:",
+                weigh_step!(),
+                "cmp {w}, {end}",
+                "b.ne 4b",
+            ],
             zeros = in(reg) ZEROS.as_ptr(),
             x = inout(reg) bytes => _,
             w = inout(reg) values => _,
             values = in(reg) values,
             end = in(reg) values.wrapping_add(8 * NR * panels),
             panels = in(reg) panels,
-            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
-            out("v8") s0, out("v9") s1, out("v10") s2, out("v11") s3, out("v12") s4, out("v13") s5, out("v14") s6, out("v15") s7,
-            out("v16") s8, out("v17") s9, out("v18") s10, out("v19") s11, out("v20") s12, out("v21") s13, out("v22") s14, out("v23") s15,
-            out("v24") s16, out("v25") s17, out("v26") s18, out("v27") s19, out("v28") s20, out("v29") s21, out("v30") s22, out("v31") s23,
-            options(pure, readonly, nostack),
-        );
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _,
+        )
     }
-    [
-        [Pair(s0, s1), Pair(s2, s3)],
-        [Pair(s4, s5), Pair(s6, s7)],
-        [Pair(s8, s9), Pair(s10, s11)],
-        [Pair(s12, s13), Pair(s14, s15)],
-        [Pair(s16, s17), Pair(s18, s19)],
-        [Pair(s20, s21), Pair(s22, s23)],
-    ]
 }
 
 /// The same bits.
