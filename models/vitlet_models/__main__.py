@@ -69,10 +69,12 @@ def add_train(verbs):
     add("--data", required=True, metavar="DIR", help="photos: DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg")
     add("--out", type=Path, required=True, metavar="FILE", help="where the weights go")
     add("--init", default="", metavar="FILE", help="weights to start from; their head is not used if it has other classes")
+    add("--teacher", default="", metavar="FILE", help="a network that `train` wrote, for the same classes, to learn from beside the labels")
     add("--input", type=one_or_more(positive), default=(224,), metavar="SIDE,...", help="input side of each phase; 224 if left out")
     add("--epochs", type=one_or_more(positive), default=(30,), metavar="N,...", help="of each phase; 30 if left out")
     add("--lr", type=one_or_more(float), default=(1e-3,), metavar="X,...", help="highest learning rate of each phase; 1e-3 if left out")
     numbers = (
+        ("--teaching", share, recipe["teaching"], "X", "how much the teacher's answers count, from 0 (only labels) to 1"),
         ("--batch", positive, recipe["batch"], "N", "photos in a step"),
         ("--warmup", share, recipe["warmup"], "X", "share of each phase in which the learning rate rises"),
         ("--weight-decay", float, recipe["weight_decay"], "X", "AdamW's"),
@@ -148,7 +150,7 @@ def run_list():
     import torch
 
     print(f"{'name':<20} {'family':<9} {'parameters':>11}  input")
-    for name in registry.names():
+    for name in registry.names() + registry.reduced():
         with torch.device("meta"):
             model = registry.create(name)
         height, width = registry.default_input_size(name)

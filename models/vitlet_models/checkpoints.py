@@ -28,11 +28,17 @@ def read(path):
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
-        # Training scripts store their arguments beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return unwrap(torch.load(path, map_location="cpu", weights_only=True))
+        return unwrap(read_whole(path))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
+
+
+def read_whole(path):
+    """All that PyTorch saved in a file. Runs no code from it."""
+    try:
+        # Training scripts store their arguments beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the file's damage leads to
         raise CheckpointError(f"{path}: not a file of weights alone, or damaged: {error}") from error
 

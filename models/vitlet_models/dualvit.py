@@ -47,6 +47,8 @@ CONFIGS = {
     "dualvit_b": Config(64, (64, 128, 320, 512), (3, 4, 15, 3), (2, 4, 10, 16)),
     "dualvit_l": Config(64, (96, 192, 384, 512), (3, 6, 21, 3), (3, 6, 12, 16)),
 }
+# Of our own, for the zoo: what trains on two cores. Half of Dual-ViT-S's channels and a third of its blocks.
+REDUCED = {"dualvit_nano": Config(16, (32, 64, 160, 224), (1, 1, 2, 1), (1, 2, 5, 7))}
 
 # Semantic queries, a square of them, and the side of the cells that pixels are pooled in (spec §2.3).
 QUERY_SIDE = 8

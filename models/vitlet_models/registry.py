@@ -1,6 +1,6 @@
 """Every variant by name, and how it is made. The names are those of the spec's shape lists."""
 
-from vitlet_models import dualvit, pvtv2, sepvit, swin
+from vitlet_models import convnet, dualvit, pvtv2, sepvit, swin
 
 FAMILIES = {
     "SepViT": (sepvit, sepvit.SepVit),
@@ -8,6 +8,8 @@ FAMILIES = {
     "Swin": (swin, swin.Swin),
     "Dual-ViT": (dualvit, dualvit.DualVit),
 }
+# Only to be learned from: `names` leaves them out.
+TEACHERS = {"ConvNet": (convnet, convnet.ConvNet)}
 
 
 class UnknownModelError(ValueError):
@@ -15,16 +17,22 @@ class UnknownModelError(ValueError):
 
 
 def names():
-    """All variants' names, family by family."""
+    """All published variants' names, family by family."""
     return [name for module, _ in FAMILIES.values() for name in module.CONFIGS]
+
+
+def reduced():
+    """The names of our own small variants, which the zoo's trained models are of."""
+    return [name for module, _ in FAMILIES.values() for name in getattr(module, "REDUCED", ())]
 
 
 def find(name):
     """The family's name, its module, its class, and the variant's configuration."""
-    for family, (module, kind) in FAMILIES.items():
-        if name in module.CONFIGS:
-            return family, module, kind, module.CONFIGS[name]
-    raise UnknownModelError(f"no model is called '{name}'; there are: {', '.join(names())}")
+    for family, (module, kind) in (FAMILIES | TEACHERS).items():
+        configs = module.CONFIGS | getattr(module, "REDUCED", {})
+        if name in configs:
+            return family, module, kind, configs[name]
+    raise UnknownModelError(f"no model is called '{name}'; there are: {', '.join(names() + reduced())}")
 
 
 def default_input_size(name):

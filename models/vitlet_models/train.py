@@ -48,6 +48,9 @@ class Recipe:
     data: str
     phases: tuple
     init: str = ""
+    # A file that `train` wrote of a network for the same classes, and how much its answers count beside the labels.
+    teacher: str = ""
+    teaching: float = 0.7
     batch: int = 64
     warmup: float = 0.05
     weight_decay: float = 0.05
@@ -167,6 +170,43 @@ def start_from(model, path):
         raise checkpoints.CheckpointError(f"{path}: {error}") from None
 
 
+class Teacher:
+    """A trained network whose answers are learned, too (knowledge distillation, arXiv 1503.02531).
+
+    It sees the very images that the pupil sees, mixed ones included, so that both can agree on all of them (Beyer et al.,
+    arXiv 2106.05237).
+    """
+
+    # How much softer than probabilities the answers are compared.
+    TEMPERATURE = 2.0
+
+    def __init__(self, path, classes):
+        content = checkpoints.read_whole(path)
+        try:
+            recipe, known = content["recipe"], content["classes"]
+            name, self.side = recipe["model"], recipe["phases"][-1]["side"]
+        except (KeyError, TypeError, IndexError):
+            raise checkpoints.CheckpointError(f"{path}: not a file that `train` wrote") from None
+        if tuple(known) != tuple(classes):
+            raise checkpoints.CheckpointError(f"{path}: it knows the classes {', '.join(known)}; the data has {', '.join(classes)}")
+        self.model = registry.create(name, len(classes))
+        if hasattr(self.model, "resize"):
+            self.model.resize(self.side)
+        checkpoints.load(self.model, content["model"])
+        self.model.eval().to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def answers(self, images):
+        """Softened probabilities, of images at the side that the teacher knows."""
+        if images.shape[-1] != self.side:
+            images = functional.interpolate(images, size=(self.side, self.side), mode="area")
+        return (self.model(images).float() / self.TEMPERATURE).softmax(dim=1)
+
+    def loss(self, logits, answers):
+        """How far logits are from the answers: cross entropy, to the scale of that with labels."""
+        return functional.cross_entropy(logits / self.TEMPERATURE, answers) * self.TEMPERATURE**2
+
+
 def optimiser(model, weight_decay):
     """AdamW; biases, norms and what acts as a part of the input do not decay."""
     decayed, kept = [], []
@@ -213,6 +253,7 @@ class Trainer:
         if recipe.init:
             start_from(self.model, recipe.init)
         self.model.to(memory_format=torch.channels_last)
+        self.teacher = Teacher(recipe.teacher, self.classes) if recipe.teacher else None
         self.drop_path = DropPath(self.model, recipe.drop_path)
         self.optimiser = optimiser(self.model, recipe.weight_decay)
         self.average = {key: value.clone() for key, value in learned(self.model).items()}
@@ -332,7 +373,7 @@ class Trainer:
         images, labels = photos.batch(indices)
         images, targets = data.augment(images, labels, len(self.classes), phase.side, self.recipe.augmentation, generator)
         self.drop_path.generator, self.drop_path.images = generator, len(images)
-        loss = functional.cross_entropy(self.logits(images), targets)
+        loss = self.loss_of(images, targets)
         if not loss.isfinite():
             raise TrainingError(f"epoch {self.epoch + 1}, step {self.step + 1}: the loss is {loss.item()}; lower --lr")
         loss.backward()
@@ -345,11 +386,24 @@ class Trainer:
         self.update_average(self.epoch * steps + self.step)
         return loss.item()
 
+    def loss_of(self, images, targets):
+        """By the labels and, if there is one, by the teacher."""
+        logits = self.logits(images)
+        loss = functional.cross_entropy(logits, targets)
+        if self.teacher is None:
+            return loss
+        with self.precision():
+            answers = self.teacher.answers(images)
+        return torch.lerp(loss, self.teacher.loss(logits, answers), self.recipe.teaching)
+
+    def precision(self):
+        """bf16 where that is safe, if the recipe says so."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16)
+
     def logits(self, images):
-        """The network's answer, in bf16 where that is safe if the recipe says so."""
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16):
-            return self.model(images).float()
+        """The network's answer."""
+        with self.precision():
+            return self.model(images.contiguous(memory_format=torch.channels_last)).float()
 
     @torch.no_grad()
     def update_average(self, step):
