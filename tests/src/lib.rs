@@ -212,6 +212,7 @@ pub fn calibrate(model: &Model, images: &[Vec<u8>]) -> Result<Ranges> {
         preprocess: squash(model.image_size())?,
         method: Method::Mse,
         correct_bias: true,
+        fold_norms: true,
     })?;
     for image in images {
         calibrator.add(image)?;

@@ -66,6 +66,10 @@ pub(crate) struct Args {
     /// taken off its bias, wherever that helps on every fourth photo, which is held out
     #[arg(long, conflicts_with = "ranges")]
     no_bias_correction: bool,
+    /// Keep one scale for all channels of a layer norm's result. Otherwise each channel has its own, folded into the norm and the next
+    /// layer's weights, wherever that brings the next layer nearer to f32 on every fourth photo, which is held out
+    #[arg(long, conflicts_with = "ranges")]
+    no_norm_folding: bool,
     /// The labels, one a line [default: the sorted folder names of --calib]
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -117,10 +121,12 @@ struct CalibrationRecord {
     chosen: BTreeMap<String, usize>,
     /// Layers whose bias is corrected.
     corrected: usize,
+    /// Layer norms with a scale for each channel.
+    folded: usize,
 }
 
 impl CalibrationRecord {
-    fn new(ranges: &Ranges, skipped: usize, file: Option<&Path>) -> Self {
+    fn new(model: &Model, ranges: &Ranges, skipped: usize, file: Option<&Path>) -> Self {
         Self {
             images: ranges.images(),
             skipped,
@@ -128,6 +134,7 @@ impl CalibrationRecord {
             method: ranges.method().map(|method| method.to_string()),
             chosen: ranges.chosen(),
             corrected: ranges.corrected(),
+            folded: model.folded_norms(ranges),
         }
     }
 
@@ -136,6 +143,10 @@ impl CalibrationRecord {
         report.entry(
             "biases",
             format_args!("of {} layers corrected", self.corrected),
+        )?;
+        report.entry(
+            "layer norms",
+            format_args!("{} with a scale for each channel", self.folded),
         )
     }
 
@@ -478,7 +489,7 @@ impl Work<'_> {
             let lowering = self.check_lowering(&image, report)?;
             warn_if_few(ranges.images() as usize);
             warn_of_constants(ranges);
-            let record = CalibrationRecord::new(ranges, 0, Some(path));
+            let record = CalibrationRecord::new(self.model, ranges, 0, Some(path));
             report.entry(
                 "calibration",
                 format_args!(
@@ -513,6 +524,7 @@ impl Work<'_> {
             preprocess: self.preprocess,
             method: self.args.method,
             correct_bias: !self.args.no_bias_correction && self.args.method != Method::Naive,
+            fold_norms: !self.args.no_norm_folding && self.args.method != Method::Naive,
         };
         let mut calibrator = self.model.calibrator(&calibration).map_err(compile_error)?;
         let mut lowering = None;
@@ -541,7 +553,7 @@ impl Work<'_> {
         check.report(folder, dataset.is_named(), self.model.classes())?;
         let ranges = calibrator.finish().map_err(compile_error)?;
         warn_of_constants(&ranges);
-        let record = CalibrationRecord::new(&ranges, skipped, None);
+        let record = CalibrationRecord::new(self.model, &ranges, skipped, None);
         report.entry(
             "calibration",
             format_args!(

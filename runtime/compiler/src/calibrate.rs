@@ -2,12 +2,14 @@
 //!
 //! Each photo runs once through tract in f32. Per activation a [`Histogram`] counts what was seen; from it a [`Method`] makes
 //! the clipping range of an 8-bit grid. One file per method; all read the same histogram. Photos are dealt to four histograms in
-//! turn, so that `auto` can choose between the methods by their error on photos that the ranges were not made from.
+//! turn, so that `auto` can choose between the methods by their error on photos that the ranges were not made from. Two more files say
+//! what else follows from the photos: [`fold`] scales for the channels of layer norms, [`bias`] corrections of biases.
 
 mod auto;
 mod bias;
 mod descent;
 mod entropy;
+mod fold;
 mod histogram;
 mod loss;
 mod method;
@@ -18,6 +20,7 @@ mod percentile;
 use std::ops::Range;
 
 use self::bias::{Means, Reference, Sample};
+use self::fold::Norm;
 use self::histogram::Histogram;
 pub use self::method::Method;
 use crate::error::CompileError;
@@ -46,6 +49,8 @@ pub struct Calibration {
     pub method: Method,
     /// Whether what 8 bits shift results by on average is taken into the biases, where that helps.
     pub correct_bias: bool,
+    /// Whether what a layer norm hands to matrix products has a scale for each channel, where that helps.
+    pub fold_norms: bool,
 }
 
 /// Collects statistics photo by photo.
@@ -78,6 +83,8 @@ struct Watched<'m> {
     of_heads: Vec<Parts>,
     /// On the photos that are kept.
     means: [Means; PARTS],
+    /// Of a layer norm's result whose channels may have scales of their own.
+    norm: Option<Norm>,
 }
 
 /// What was seen on each part of the photos.
@@ -90,9 +97,13 @@ impl<'m> Calibrator<'m> {
         let nodes = source_nodes(graph, values.clone());
         let probe = model.reference().probe(&nodes)?;
         let per_channel = attention_operands(graph);
-        let watched = values
-            .into_iter()
-            .map(|value| Watched::new(graph, value, per_channel[value]));
+        let watched = values.into_iter().map(|value| {
+            let mut watched = Watched::new(graph, value, per_channel[value]);
+            if calibration.fold_norms && can_fold(graph, value) {
+                watched.norm = Some(Norm::default());
+            }
+            watched
+        });
         Ok(Calibrator {
             model,
             calibration: *calibration,
@@ -176,11 +187,25 @@ impl<'m> Calibrator<'m> {
             images: self.images,
             calibration: self.calibration,
         };
+        let graph = self.model.graph();
         let range = |w: &Watched<'_>| {
-            let name = self.model.graph().values[w.value].name.clone();
-            w.range(name, method)
+            let mut range = w.range(graph.values[w.value].name.clone(), method);
+            if let Some(channels) = self.folded(graph, w, method) {
+                range.channels = channels;
+            }
+            range
         };
         Ranges::new(header, self.watched.iter().map(range).collect())
+    }
+
+    /// The ranges of a layer norm's channels, if they are to have scales of their own.
+    fn folded(&self, graph: &Graph, w: &Watched<'_>, method: Method) -> Option<Vec<f32>> {
+        let norm = w.norm.as_ref().filter(|_| self.images >= ENOUGH)?;
+        let others = merged(&w.histogram[..PARTS - 1]);
+        norm.choose(
+            &fold::readers(graph, w.value)?,
+            method.range_of(&others, None),
+        )
     }
 
     /// The ranges with what corrections help, if enough photos were kept to tell.
@@ -235,6 +260,11 @@ fn attention_operands(graph: &Graph) -> Vec<bool> {
     wanted
 }
 
+/// Whether a value's channels can have scales of their own that a layer norm and the layers after it take.
+pub(crate) fn can_fold(graph: &Graph, value: ValueId) -> bool {
+    fold::readers(graph, value).is_some()
+}
+
 /// The channels of each head, where attention reads a value row by row.
 fn heads(graph: &Graph, value: ValueId) -> Vec<Range<usize>> {
     let channels = graph.values[value].channels;
@@ -275,6 +305,7 @@ impl<'m> Watched<'m> {
             histogram: Parts::default(),
             channels: vec![],
             means: Default::default(),
+            norm: None,
         }
     }
 
@@ -286,6 +317,9 @@ impl<'m> Watched<'m> {
         for (run, histogram) in self.heads.iter().zip(&mut self.of_heads) {
             let rows = data.chunks(channels.max(1));
             histogram[part].add(rows.filter_map(|row| row.get(run.clone())).flatten());
+        }
+        if let Some(norm) = &mut self.norm {
+            norm.add(part, data, channels);
         }
         if self.per_channel {
             self.channels.resize(channels, 0.0);
@@ -351,6 +385,7 @@ mod tests {
                 preprocess: squash.expect("sizes in bounds"),
                 method: Method::Mse,
                 correct_bias: true,
+                fold_norms: true,
             })
             .expect("a probe");
         let mut random = Random(5);

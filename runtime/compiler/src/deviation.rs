@@ -43,6 +43,14 @@ impl Deviation {
         self.noise
     }
 
+    /// Sum of the squared differences ÷ sum of the squared references; 0 if there are no differences.
+    pub(crate) fn relative_noise(&self) -> f64 {
+        if self.noise == 0.0 {
+            return 0.0;
+        }
+        self.noise / self.signal
+    }
+
     /// Signal to quantisation noise ratio in dB: 10·log10(Σ reference² ÷ Σ difference²). `None` when it is no number: nothing was
     /// added, all references are 0, no number differs, or one is not finite.
     #[must_use]

@@ -18,7 +18,7 @@
 //! let model = Model::open("model.onnx".as_ref())?;
 //! let normalisation = Normalisation::IMAGENET;
 //! let preprocess = Preprocess::new(224, 224, Resize::Squash, Interpolation::Bilinear)?;
-//! let calibration = Calibration { normalisation, preprocess, method: Method::Mse, correct_bias: true };
+//! let calibration = Calibration { normalisation, preprocess, method: Method::Mse, correct_bias: true, fold_norms: true };
 //! let mut calibrator = model.calibrator(&calibration)?;
 //! for photo in &photos {
 //!     calibrator.add(photo)?;

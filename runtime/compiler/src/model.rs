@@ -213,6 +213,12 @@ impl Model {
         ops.map(layer).collect()
     }
 
+    /// Layer norms whose channels have scales of their own, by ranges of this model.
+    #[must_use]
+    pub fn folded_norms(&self, ranges: &Ranges) -> usize {
+        ranges.folded(&self.graph)
+    }
+
     /// Compares every lowered layer with tract in f32, before any quantisation, on one image (H×W×3 RGB bytes).
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use vitlet_preprocess::{Interpolation, Preprocess, Resize};
 
-use crate::calibrate::{Calibration, Method, used_values};
+use crate::calibrate::{Calibration, Method, can_fold, used_values};
 use crate::error::CompileError;
 use crate::ir::{Graph, ValueId};
 use crate::model::Normalisation;
@@ -86,7 +86,8 @@ pub(crate) struct ValueRange {
     /// The method that chose it. From version 2 on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) method: Option<Method>,
-    /// Largest magnitude to be represented per channel, for operands of attention (their scales are per head).
+    /// Largest magnitude to be represented per channel: for operands of attention (their scales are per head), and for results of
+    /// layer norms whose channels have scales of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) channels: Vec<f32>,
     /// What is added to the bias of the layer that makes the value, per channel. From version 2 on.
@@ -101,6 +102,7 @@ impl Ranges {
             preprocess,
             method,
             correct_bias: _,
+            fold_norms: _,
         } = header.calibration;
         Ranges {
             format: FORMAT.into(),
@@ -142,6 +144,14 @@ impl Ranges {
     pub fn corrected(&self) -> usize {
         let corrected = self.values.iter().filter(|v| !v.correction.is_empty());
         corrected.count()
+    }
+
+    /// Results of layer norms whose channels have scales of their own, of a model whose ranges these are.
+    pub(crate) fn folded(&self, graph: &Graph) -> usize {
+        let pairs = used_values(graph).into_iter().zip(&self.values);
+        let scaled = pairs.filter(|(_, range)| !range.channels.is_empty());
+        let folded = scaled.filter(|(value, _)| can_fold(graph, *value));
+        folded.count()
     }
 
     /// Takes a shift off the results of the layer that makes the value.
@@ -259,6 +269,7 @@ mod tests {
                     preprocess: squash.unwrap(),
                     method: Method::Percentile(99.9),
                     correct_bias: false,
+                    fold_norms: false,
                 },
             }
         }

@@ -201,6 +201,9 @@ fn ranges(graph: &Graph) -> Ranges {
             numbers().fold(0f32, |m, x| m.max(*x)),
         ];
         let channels = graph.values[v].channels;
+        let attention = |op: &Op| matches!(op.kind, Kind::Attention { .. });
+        let mut ops = graph.ops.iter();
+        let operand = ops.any(|op| attention(op) && op.inputs.contains(&v));
         let top = |c: usize| {
             let numbers = seen.iter().flat_map(|values| &values[v]);
             let channel = numbers.skip(c).step_by(channels);
@@ -210,7 +213,7 @@ fn ranges(graph: &Graph) -> Ranges {
             name: graph.values[v].name.clone(),
             seen: clip,
             clip,
-            channels: (0..channels).map(top).collect(),
+            channels: (0..channels).filter(|_| operand).map(top).collect(),
             ..ValueRange::default()
         }
     };

@@ -6,6 +6,7 @@ use std::ops::Range;
 use vitlet_plan::DType;
 
 use super::types::Types;
+use crate::calibrate::can_fold;
 use crate::error::CompileError;
 use crate::frontend::Binary;
 use crate::ir::{Graph, Kind, Op, Operand, ValueId};
@@ -21,7 +22,7 @@ const LOGIT_TOP: f64 = (1u32 << 20) as f64;
 
 /// The integers of one value: real = scale·(q − zero), one scale for all channels or one each.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Grid {
+pub(crate) struct Grid {
     pub(super) dtype: DType,
     /// The smallest s8 value in use: −127 for operands of attention.
     pub(super) min: i8,
@@ -37,6 +38,22 @@ impl Grid {
             min: -128,
             scales: vec![scale],
             zeros: vec![zero],
+        }
+    }
+
+    /// 8 bits over a range that contains 0, which falls on a whole number.
+    pub(crate) fn of_range(range: [f32; 2]) -> Grid {
+        let (scale, zero) = asymmetric_steps(range);
+        Grid::uniform(DType::S8, scale, zero)
+    }
+
+    /// 8 bits over a symmetric range for each channel.
+    pub(crate) fn of_channels(tops: &[f32]) -> Grid {
+        Grid {
+            dtype: DType::S8,
+            min: -128,
+            scales: tops.iter().map(|top| symmetric_scale(*top)).collect(),
+            zeros: vec![0.0],
         }
     }
 
@@ -142,9 +159,14 @@ impl Grid {
             && q(high) >= highest - 0.5
     }
 
-    /// The s8 that stands for a real number.
+    /// The s8 that stands for a real number, where all channels have one scale.
     pub(super) fn quantise(&self, real: f64) -> i8 {
-        to_i8(real / self.scale(0) + self.zero(0)).max(self.min)
+        self.quantise_channel(real, 0)
+    }
+
+    /// The s8 that stands for a real number of a channel.
+    pub(super) fn quantise_channel(&self, real: f64, channel: usize) -> i8 {
+        to_i8(real / self.scale(channel) + self.zero(channel)).max(self.min)
     }
 }
 
@@ -185,7 +207,12 @@ pub(super) fn grids(
                     scales,
                     zeros: vec![0.0],
                 },
-                None => asymmetric(clip(members)),
+                None => match members.as_slice() {
+                    [(v, norm)] if !norm.channels.is_empty() && can_fold(graph, *v) => {
+                        Grid::of_channels(&norm.channels)
+                    }
+                    _ => Grid::of_range(clip(members)),
+                },
             },
             DType::S16 => Grid::uniform(dtype, stream_scale(graph, members), 0.0),
             DType::S32 => Grid::uniform(dtype, logit_scale(members), 0.0),
@@ -194,7 +221,7 @@ pub(super) fn grids(
     }
     for before in graph.ops.iter().filter_map(crate::eval::before) {
         if let Some(range) = seen.get(&before) {
-            grids.insert(before, asymmetric(range.clip));
+            grids.insert(before, Grid::of_range(range.clip));
         }
     }
     grids
@@ -302,12 +329,6 @@ fn largest(members: &Members<'_>) -> f64 {
 fn clip(members: &Members<'_>) -> [f32; 2] {
     let ends = members.iter().map(|(_, r)| r.clip);
     ends.fold([0.0, 0.0], |[low, high], [l, h]| [low.min(l), high.max(h)])
-}
-
-/// 8 bits over a range that contains 0, which falls on a whole number.
-fn asymmetric(range: [f32; 2]) -> Grid {
-    let (scale, zero) = asymmetric_steps(range);
-    Grid::uniform(DType::S8, scale, zero)
 }
 
 /// Scale and zero point of 8 bits over a range that contains 0, or is extended to it.
@@ -464,10 +485,10 @@ mod tests {
     #[test]
     fn saturation_clips_only_where_the_grid_ends() {
         let relu = [0.0, f64::INFINITY];
-        assert!(asymmetric([0.0, 3.0]).clips(relu));
-        assert!(!asymmetric([-1.0, 3.0]).clips(relu));
-        assert!(asymmetric([0.0, 6.0]).clips([0.0, 6.0]));
-        assert!(!asymmetric([0.0, 8.0]).clips([0.0, 6.0]));
+        assert!(Grid::of_range([0.0, 3.0]).clips(relu));
+        assert!(!Grid::of_range([-1.0, 3.0]).clips(relu));
+        assert!(Grid::of_range([0.0, 6.0]).clips([0.0, 6.0]));
+        assert!(!Grid::of_range([0.0, 8.0]).clips([0.0, 6.0]));
     }
 
     #[test]

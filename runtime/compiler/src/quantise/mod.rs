@@ -1,15 +1,18 @@
 //! From lowered layers and ranges to a plan: types ([`types`]), scales ([`grid`]), integer weights ([`weights`]), the plan's
 //! tensors and ops ([`emit`], with [`attention`] and [`sums`]); [`split`] makes
-//! layers small enough for them first. The numbers follow `docs/numerics.md`; everything here is f64 and deterministic.
+//! layers small enough for them first, and [`trial`] says
+//! what a layer would make of an input's grid. The numbers follow `docs/numerics.md`; everything here is f64 and deterministic.
 
 mod attention;
 mod emit;
 mod grid;
 mod split;
 mod sums;
+mod trial;
 mod types;
 mod weights;
 
 pub(crate) use emit::compile;
-pub(crate) use grid::asymmetric_steps;
+pub(crate) use grid::{Grid, asymmetric_steps};
+pub(crate) use trial::error_of_sums;
 pub(crate) use types::prepare;

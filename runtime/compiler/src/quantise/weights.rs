@@ -51,6 +51,25 @@ pub(super) struct Matrix<'a> {
     pub(super) steps: Steps,
 }
 
+impl Matrix<'_> {
+    /// Each row's weights with the scales of the input in them, and its bias.
+    fn folded(&self, input: &Grid) -> Vec<(Vec<f64>, f64)> {
+        let depth = self.weights.len() / self.bias.len().max(1);
+        let folded = |(row, bias): (&[f32], &f32)| {
+            let scaled = |(k, w): (usize, &f32)| f64::from(*w) * input.scale(k % self.channels);
+            let row: Vec<f64> = row.iter().enumerate().map(scaled).collect();
+            (row, f64::from(*bias) * self.pooled as f64)
+        };
+        let rows = self.weights.chunks(depth.max(1)).zip(self.bias);
+        rows.map(folded).collect()
+    }
+
+    /// Each row's integer weights, and what one unit of its accumulator stands for.
+    pub(super) fn integers(&self, input: &Grid) -> Vec<(Vec<i8>, f64)> {
+        self.steps.quantise(&self.folded(input))
+    }
+}
+
 /// How many steps the weights of a layer have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Steps {
@@ -89,15 +108,9 @@ pub(super) fn gemm(
     let mut row_major = Vec::with_capacity(matrix.weights.len());
     let mut bias = vec![0; padded_n(n)];
     let mut scale = vec![1.0; padded_n(n)];
-    let folded = |(row, bias): (&[f32], &f32)| {
-        let scaled = |(k, w): (usize, &f32)| f64::from(*w) * input.scale(k % matrix.channels);
-        let row: Vec<f64> = row.iter().enumerate().map(scaled).collect();
-        (row, f64::from(*bias) * matrix.pooled as f64)
-    };
-    let rows = matrix.weights.chunks(depth.max(1)).zip(matrix.bias);
-    let rows: Vec<(Vec<f64>, f64)> = rows.map(folded).collect();
-    for (index, (row, step)) in matrix.steps.quantise(&rows).into_iter().enumerate() {
-        let bias_sum = rows[index].1;
+    let integers = matrix.integers(input).into_iter().zip(matrix.bias);
+    for (index, ((row, step), real)) in integers.enumerate() {
+        let bias_sum = f64::from(*real) * matrix.pooled as f64;
         // The input's zero points are constants of the sum: Σ w·(q − z) = Σ w·q − Σ w·z.
         let zeros: f64 = row
             .iter()
