@@ -53,6 +53,8 @@ GMACS = {
     "dualvit_b": 9.292,
     "dualvit_l": 17.96,
 }
+# Our own small variants, of which nothing is published: what their cards say.
+REDUCED_PARAMETERS = {"swin_nano_w7_224": 2_285_048, "dualvit_nano": 2_597_572}
 # The same at 384×384.
 GMACS_384 = {"dualvit_s": 18.38, "dualvit_b": 31.78, "dualvit_l": 60.32}
 WITHOUT_AUX_HEAD = {"dualvit_s": 24_605_000, "dualvit_b": 42_114_024, "dualvit_l": 72_453_544}
@@ -92,6 +94,11 @@ def test_names():
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameter_count(name):
     assert count(create(name)) == PARAMETERS[name]
+
+
+def test_reduced():
+    assert registry.reduced() == list(REDUCED_PARAMETERS)
+    assert {name: count(create(name, classes=10)) for name in registry.reduced()} == REDUCED_PARAMETERS
 
 
 @pytest.mark.parametrize("name", GMACS)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vitlet_models import __main__, checkpoints, data, registry, sepvit, swin, train
+from vitlet_models import __main__, checkpoints, convnet, data, registry, sepvit, swin, train
 
 CLASSES = ("blue", "red")
 
@@ -124,6 +124,46 @@ def test_init_for_another_task(folder, networks):
     assert all(torch.equal(now[key], value) for key, value in model.state_dict().items() if not key.startswith("head."))
 
 
+@pytest.fixture
+def teacher(folder, monkeypatch):
+    """The file of a small convolutional network that knows the two colours."""
+    monkeypatch.setitem(convnet.CONFIGS, "convnet", convnet.Config(4, (4, 8)))
+    plain = data.Augmentation(erase=0, mixup=0, cutmix=0, jitter=0)
+    how = recipe(folder, model="convnet", phases=(train.Phase(32, 0.01, 4),), augmentation=plain, average=0.5)
+    train.train(how, run(folder, "teacher.pth"))
+    return folder.parent / "teacher.pth"
+
+
+def test_teacher(folder, networks, teacher):
+    """It is asked at its own side, softened; its share of the loss is the recipe's; its weights stay as they are."""
+    trainer = train.Trainer(recipe(folder, teacher=str(teacher), teaching=0.25), run(folder))
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    answers = trainer.teacher.answers(images)
+    large = torch.nn.functional.interpolate(images, size=(32, 32), mode="area")
+    torch.testing.assert_close(answers, (trainer.teacher.model(large) / 2).softmax(dim=1))
+
+    trainer.resize(16)
+    targets = torch.tensor([[1.0, 0.0]] * 3)
+    logits = trainer.logits(images)
+    labels = torch.nn.functional.cross_entropy(logits, targets)
+    taught = 4 * torch.nn.functional.cross_entropy(logits / 2, answers)
+    torch.testing.assert_close(trainer.loss_of(images, targets), 0.75 * labels + 0.25 * taught)
+
+    before = {key: value.clone() for key, value in trainer.teacher.model.state_dict().items()}
+    trainer.train()
+    assert all(torch.equal(before[key], value) for key, value in trainer.teacher.model.state_dict().items())
+
+
+def test_teacher_in_place_of_labels(folder, networks, teacher):
+    """With nothing but its answers the colours are learned, too."""
+    plain = data.Augmentation(erase=0, mixup=0, cutmix=0, jitter=0)
+    how = recipe(
+        folder, teacher=str(teacher), teaching=1.0, phases=(train.Phase(16, 0.01, 12),), augmentation=plain, average=0.5
+    )
+    train.train(how, run(folder))
+    assert rows(folder.parent / "out.pth.csv")[-1]["val top-1"] == "1.0000"
+
+
 def test_photos_are_decoded_once(folder, tmp_path, monkeypatch):
     first = data.load(folder / "train", 16, tmp_path / "cache")
     assert first.pixels.shape == (10, 16, 16, 3)
@@ -215,6 +255,7 @@ def test_command(folder, networks, monkeypatch, capsys):
         (("--input", "24"), "input 24: SepViT is trained at 16 or 32"),
         (("--input", "16,32"), "--input, --epochs and --lr: as many values for each"),
         (("--init", "absent.pth"), "absent.pth: no such file"),
+        (("--teacher", "absent.pth"), "absent.pth: no such file"),
         (("--resume",), "b.pth.checkpoint: no checkpoint to resume from; start without --resume"),
         (("--batch", "99"), "10 photos do not fill a batch of 99 (--batch)"),
         (("--epochs", "x"), "'x': a whole number from 1 up"),
@@ -240,6 +281,17 @@ def test_init_from_another_network(folder, networks, monkeypatch, capsys):
     assert status == 1
     assert "missing: blocks.0.0.norm1.bias" in said
     assert "norm.weight: 99 in the file, 16 here" in said
+
+
+def test_teacher_of_something_else(folder, networks, teacher, monkeypatch, capsys):
+    """Weights alone do not say what they are of; other classes are another task."""
+    content = torch.load(teacher, weights_only=True)
+    torch.save(content["model"], folder.parent / "bare.pth")
+    torch.save(content | {"classes": ["cat", "dog"]}, folder.parent / "pets.pth")
+    arguments = ("sepvit", "--data", folder, "--out", folder.parent / "c.pth", "--input", "16", "--teacher")
+    assert "bare.pth: not a file that `train` wrote" in command(monkeypatch, capsys, *arguments, folder.parent / "bare.pth")[1]
+    said = command(monkeypatch, capsys, *arguments, folder.parent / "pets.pth")[1]
+    assert "pets.pth: it knows the classes cat, dog; the data has blue, red" in said
 
 
 def test_classes_must_agree(folder, networks):

@@ -23,18 +23,19 @@ class CheckpointError(ValueError):
 def read(path):
     """The state dict in a `.pth`, `.pt`, `.bin` or `.safetensors` file, unwrapped. Runs no code from the file."""
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    content = read_whole(path)
     try:
-        return unwrap(read_whole(path))
+        return unwrap(content)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
 
 def read_whole(path):
     """All that PyTorch saved in a file. Runs no code from it."""
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: no such file")
     try:
         # Training scripts store their arguments beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -44,6 +45,8 @@ def read_whole(path):
 
 
 def _read_safetensors(path):
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
     try:
         from safetensors.torch import load_file
     except ImportError as error:
