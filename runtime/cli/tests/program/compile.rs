@@ -87,8 +87,17 @@ fn compiled_plans_run_and_agree_with_the_model() {
 
     let accuracy = "accuracy -m out.vitlet --data calib --reference tiny.onnx --json";
     let record = sandbox.run(accuracy).succeeded().record();
-    assert_eq!(fields(&record["reference"]), ["agreement", "ece", "top1"]);
+    let reference = &record["reference"];
+    assert_eq!(fields(reference), ["agreement", "ece", "sqnr_db", "top1"]);
     assert_eq!(record["images"], 20);
+    // `compare` adds the same numbers up, in another order.
+    let compare = "compare tiny.onnx out.vitlet --inputs calib --json";
+    let compared = sandbox.run(compare).succeeded().record();
+    let ratio = |value: &serde_json::Value| value["sqnr_db"].as_f64().unwrap();
+    assert!((ratio(reference) - ratio(&compared["output"])).abs() < 1e-9);
+    let text = sandbox.run(&accuracy.replace("--json", "")).succeeded();
+    let printed = format!("SQNR       {:.1} dB", ratio(reference));
+    assert!(text.stdout.contains(&printed), "{}", text.stdout);
     for class in record["classes"].as_array().unwrap() {
         let top1 = class["reference_top1"].as_f64().unwrap();
         assert!((0.0..=1.0).contains(&top1));
@@ -105,6 +114,14 @@ fn compiled_plans_run_and_agree_with_the_model() {
     let seen = fs::read_to_string(sandbox.path("seen.jsonl")).unwrap();
     sandbox.write("seen.jsonl", &seen.as_bytes()[..seen.len() / 2]);
     assert_eq!(sandbox.run(&resume).succeeded().record(), record);
+    // What SQNR is made of is part of a line.
+    sandbox.write(
+        "seen.jsonl",
+        seen.replacen("\"noise\"", "\"nose\"", 1).as_bytes(),
+    );
+    let damaged = ["seen.jsonl: line 2 is damaged"];
+    sandbox.run(&resume).failed(2, &damaged);
+    sandbox.write("seen.jsonl", seen.as_bytes());
     let alone = resume.replace("--reference tiny.onnx", "");
     sandbox.run(&alone).failed(
         2,
