@@ -305,19 +305,16 @@ fn plain_grey_and_copied_photos_are_noticed() {
         sandbox.rgb(&format!("plain/class-{class}/0.png"), 30, |_| {
             [119, 120, 121]
         });
+        sandbox.rgb(&format!("black/class-{class}/0.png"), 30, |_| [0; 3]);
         let shade = |pixel: usize| [(pixel * (class + 7)) as u8; 3];
         sandbox.rgb(&format!("grey/class-{class}/0.png"), 30, shade);
     }
     let calib = |folder: &str| format!("{COMPILE} --calib {folder}");
-    refused(
-        &sandbox,
-        &calib("plain"),
-        2,
-        &[
-            "plain: every calibration photo is of one plain colour",
-            "as the camera takes them",
-        ],
-    );
+    for folder in ["plain", "black"] {
+        let said = format!("{folder}: every calibration photo is of one plain colour");
+        let parts = [&*said, "as the camera takes them"];
+        refused(&sandbox, &calib(folder), 2, &parts);
+    }
     warned(
         &sandbox.run(&calib("grey")),
         &["grey: no calibration photo has colours"],
@@ -404,6 +401,10 @@ fn what_is_named_is_checked_first() {
             ["holes.txt: line 2 is empty", "one label a line"],
         ),
         (format!("{COMPILE} --ranges text"), ["text: ", "ranges"]),
+        (
+            format!("{calib} --calib-count 0"),
+            ["--calib-count", "0 is not in 1..="],
+        ),
         (format!("{calib} --crop 31"), ["--crop 31", "32x32"]),
         (
             format!("{calib} --resize short-side:31"),
@@ -454,12 +455,23 @@ fn photos_that_cannot_be_read() {
     let ran = none.run(&format!("{COMPILE} --calib calib"));
     assert_eq!(ran.status, 1);
     assert!(
-        ran.stderr
-            .ends_with("vitlet: error: none of the calibration photos can be read\n"),
+        ran.stderr.ends_with(
+            "vitlet: error: calib: none of the calibration photos can be read; give some that can\n"
+        ),
         "{}",
         ran.stderr
     );
     assert!(!none.path("out.vitlet").exists());
+}
+
+#[test]
+fn a_class_folder_without_photos_is_warned_of() {
+    let sandbox = sandbox();
+    for photo in 0..2 {
+        fs::remove_file(sandbox.path(&format!("calib/class-3/{photo}.png"))).unwrap();
+    }
+    let ran = sandbox.run(&format!("{COMPILE} --calib calib"));
+    warned(&ran, &["calib: class folder class-3 has no photos"]);
 }
 
 #[test]
