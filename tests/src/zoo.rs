@@ -94,7 +94,7 @@ impl Bounds {
         let network = |known: &&str| name.starts_with(*known);
         let row = BOUNDS
             .iter()
-            .find(|(of, networks, _)| *of == set.name && networks.iter().any(|n| network(&n)));
+            .find(|(of, networks, _)| *of == set.name && networks.iter().any(network));
         let (_, _, bounds) = row.with_context(|| format!("{name}: no bounds for this network"))?;
         Ok(*bounds)
     }
