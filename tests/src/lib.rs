@@ -3,7 +3,9 @@
 //! Tests that need photos or models which are not part of the repository look in `VITLET_DATA`, else in `../shared` beside
 //! the checkout. Without them they print `not run: no data` with the number of checks, and fail when `CI=true`.
 
+pub mod accuracy;
 pub mod exact;
+pub mod zoo;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -14,6 +14,9 @@
 //! | `threads` | what two threads make of two cores: a report |
 //! | `budgets` | sizes against `budgets/sizes.toml` |
 //! | `zoo` | the checked-in plans are what the compiler makes today |
+//! | `accuracy` | every method of calibration on the zoo's models; writes `docs/accuracy.md` |
+//! | `cache` | what need not be made again |
+//! | `machine` | the machine that figures were measured on |
 //! | `project` | where things are, and how commands are run |
 //! | `python` | Python environments under the target folder |
 //! | `qemu` | instructions of a program, counted |
@@ -25,9 +28,12 @@
     reason = "a command-line program"
 )]
 
+mod accuracy;
 mod budgets;
+mod cache;
 mod dist;
 mod insns;
+mod machine;
 mod mca;
 mod models;
 mod peers;
@@ -71,6 +77,7 @@ enum Verb {
     Threads(threads::Args),
     Budgets(budgets::Args),
     Zoo(zoo::Args),
+    Accuracy(accuracy::Args),
 }
 
 fn main() -> ExitCode {
@@ -88,6 +95,7 @@ fn main() -> ExitCode {
         Verb::Threads(args) => threads::verb(&project, args),
         Verb::Budgets(args) => budgets::verb(&project, args),
         Verb::Zoo(args) => zoo::verb(&project, args),
+        Verb::Accuracy(args) => accuracy::verb(&project, args),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -24,6 +24,10 @@ pub(crate) struct ZooModel {
 }
 
 impl ZooModel {
+    pub(crate) fn onnx(&self) -> PathBuf {
+        self.folder.join("model.onnx")
+    }
+
     pub(crate) fn plan(&self) -> PathBuf {
         self.folder.join("model.vitlet")
     }

@@ -25,10 +25,7 @@ pub(crate) fn run(project: &Project, check: bool) -> Result<()> {
     let mut stale = Vec::new();
     for model in project.zoo()? {
         let (plan, fresh) = (model.plan(), project.scratch()?.join("zoo.vitlet"));
-        let (onnx, ranges) = (
-            model.folder.join("model.onnx"),
-            model.folder.join("ranges.json"),
-        );
+        let (onnx, ranges) = (model.onnx(), model.folder.join("ranges.json"));
         let labels = model.folder.join("labels.txt");
         let labels = labels.is_file().then_some(labels);
         let labels = labels

@@ -1,10 +1,11 @@
 //! `vitlet accuracy`: how often the plan is right on labelled photos, and how often it agrees with the f32 model.
 
 mod journal;
+#[cfg(feature = "compiler")]
+mod reference;
 mod report;
 mod tally;
 
-use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -18,6 +19,10 @@ use crate::failure::{OrInvalid as _, Outcome, invalid};
 use crate::output::Out;
 use crate::progress::Progress;
 use journal::Journal;
+#[cfg(feature = "compiler")]
+use reference::Reference;
+#[cfg(feature = "compiler")]
+pub(crate) use reference::best;
 use tally::{Answer, ReferenceAnswer, Tally};
 
 const EXAMPLES: &str = "\
@@ -32,12 +37,16 @@ The folder has one folder of photos per class, named as the plan's labels; or
 as many folders as there are classes, in their order, under other names. A
 photo that cannot be read is reported and left out, and the exit status is 1.
 
+With --reference, SQNR is how near the logits of all photos are to those of f32:
+10 log10(sum of f32^2 / sum of (int8 - f32)^2), in dB; 20 dB are a tenth.
+
 ECE, the expected calibration error, is how far scores are from being
 probabilities: the mean of |share of right answers - mean score| over 15 bins of
 the best class's score, by their photos. 0 is best.
 
 --resume writes a line of JSON per photo to FILE:
-  {\"photo\",\"class\",\"top\":[class,..],\"score\",\"reference\":{\"class\",\"score\"}}
+  {\"photo\",\"class\",\"top\":[class,..],\"score\",\"reference\":{\"class\",\"score\",
+   \"signal\",\"noise\"}}
 after a first line with the SHA-256 of plan, photos and reference. If the file is
 there, its photos are not looked at again, and the result is that of a whole run;
 a file about another plan or other photos is refused.
@@ -46,8 +55,8 @@ With --json, fractions of 1:
   {\"images\",\"top1\",\"top5\",\"ece\",\"unreadable\",\"kernel\",
    \"classes\":[{\"class\",\"label\",\"images\",\"top1\",
               \"confused_with\":{\"class\",\"label\",\"images\"} or null}]}
-  with --reference also \"reference\":{\"top1\",\"agreement\",\"ece\"}, and
-  \"reference_top1\" of each class
+  with --reference also \"reference\":{\"top1\",\"agreement\",\"ece\",\"sqnr_db\"},
+  and \"reference_top1\" of each class
   with --confusion also \"confusion\":[[images,..],..], a row for each true class,
   in it a column for each answer";
 
@@ -115,7 +124,7 @@ pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
     let kernel = args.cpu.session(&plan, 1)?.kernel().kernel;
     let dataset = Dataset::open(&args.data)?;
     let photos = photos(args, &dataset, &plan)?;
-    let reference = Reference::open(args, &plan)?;
+    let reference = Reference::open(args.reference(), &plan)?;
     let classes = plan.output().elements().unwrap_or_default();
     let source = Source {
         plan: model.bytes(),
@@ -282,11 +291,7 @@ impl Work<'_> {
     fn work(&self) -> anyhow::Result<Vec<(usize, Answer)>> {
         let mut session = Session::new(self.plan, &self.options)?;
         let mut preprocessor = Preprocessor::new(self.plan.preprocess());
-        let float = self
-            .reference
-            .as_ref()
-            .map(Reference::classifier)
-            .transpose()?;
+        let float = self.reference.as_ref().map(Reference::worker).transpose()?;
         let mut answers = vec![];
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
@@ -299,8 +304,8 @@ impl Work<'_> {
             match open_image(photo.path, &mut preprocessor) {
                 Ok(image) => {
                     session.run(&image)?;
-                    let float = float.as_ref().map(|float| float.logits(&image));
-                    let answer = answer(&session, float.transpose()?.as_deref());
+                    let float = float.as_ref().map(|float| float.answer(&image, &session));
+                    let answer = answer(&session, float.transpose()?);
                     if let Some(journal) = &self.journal {
                         journal.append(photo, &answer)?;
                     }
@@ -313,37 +318,14 @@ impl Work<'_> {
     }
 }
 
-/// What the session says of the photo it ran last, and what the f32 model's logits say.
-fn answer(session: &Session<'_>, float: Option<&[f32]>) -> Answer {
+/// What the session says of the photo it ran last, beside what the f32 model says.
+fn answer(session: &Session<'_>, reference: Option<ReferenceAnswer>) -> Answer {
     let top = session.top(5);
-    let reference = float.and_then(|logits| {
-        let class = best(logits)?;
-        let score = score(logits, class);
-        Some(ReferenceAnswer { class, score })
-    });
     Answer {
         score: top.first().map_or(0.0, |class| class.score),
         top: top.iter().map(|class| class.index).collect(),
         reference,
     }
-}
-
-/// A class's share of the softmax.
-fn score(logits: &[f32], class: usize) -> f32 {
-    let of_class = f64::from(logits[class]);
-    let others = logits
-        .iter()
-        .map(|logit| (f64::from(*logit) - of_class).exp());
-    (1.0 / others.sum::<f64>()) as f32
-}
-
-/// The index of the largest value; of equals, the smallest index.
-pub(crate) fn best(logits: &[f32]) -> Option<usize> {
-    (0..logits.len()).max_by(|&a, &b| {
-        logits[a]
-            .total_cmp(&logits[b])
-            .then(Reverse(a).cmp(&Reverse(b)))
-    })
 }
 
 impl Args {
@@ -356,79 +338,22 @@ impl Args {
     }
 }
 
-/// The model in f32.
-#[cfg(feature = "compiler")]
-struct Reference {
-    model: vitlet_compiler::Model,
-    normalisation: vitlet_compiler::Normalisation,
-}
-
-#[cfg(feature = "compiler")]
-impl Reference {
-    fn open(args: &Args, plan: &Plan<'_>) -> anyhow::Result<Option<Self>> {
-        use crate::compile::{compile_error, open_model};
-        let Some(path) = &args.reference else {
-            return Ok(None);
-        };
-        let model = open_model(path)?;
-        let normalisation = vitlet_compiler::Normalisation::new(plan.mean(), plan.std());
-        let (height, width) = plan.input();
-        let classes = plan.output().elements().unwrap_or_default();
-        if model.image_size() != [height as usize, width as usize] || model.classes() != classes {
-            let [h, w] = model.image_size();
-            return Err(invalid(format_args!(
-                "{}: {h}x{w} pixels in, {} classes out, but the plan has {height}x{width} and {classes}; give the model the plan was made from",
-                path.display(),
-                model.classes()
-            )));
-        }
-        Ok(Some(Self {
-            model,
-            normalisation: normalisation.map_err(compile_error)?,
-        }))
-    }
-
-    fn classifier(&self) -> anyhow::Result<vitlet_compiler::Classifier<'_>> {
-        Ok(self.model.classifier(&self.normalisation)?)
-    }
-}
-
-/// Without the compiler there is none.
+/// The model in f32: without the compiler there is none.
 #[cfg(not(feature = "compiler"))]
 enum Reference {}
 
 #[cfg(not(feature = "compiler"))]
 impl Reference {
     #[allow(clippy::unnecessary_wraps, reason = "as with the compiler")]
-    fn open(_: &Args, _: &Plan<'_>) -> anyhow::Result<Option<Self>> {
+    fn open(_: Option<&Path>, _: &Plan<'_>) -> anyhow::Result<Option<Self>> {
         Ok(None)
     }
 
-    fn classifier(&self) -> anyhow::Result<&Self> {
+    fn worker(&self) -> anyhow::Result<&Self> {
         match *self {}
     }
 
-    fn logits(&self, _: &[u8]) -> anyhow::Result<Vec<f32>> {
+    fn answer(&self, _: &[u8], _: &Session<'_>) -> anyhow::Result<ReferenceAnswer> {
         match *self {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ties_go_to_the_smaller_index() {
-        assert_eq!(best(&[1.0, 3.0, 3.0, 2.0]), Some(1));
-        assert_eq!(best(&[]), None);
-    }
-
-    #[test]
-    fn scores_are_shares() {
-        let logits = [1.0, 3.0, -2.0];
-        let total: f32 = (0..3).map(|class| score(&logits, class)).sum();
-        assert!((total - 1.0).abs() < 1e-6);
-        assert!((score(&logits, 1) / score(&logits, 0) - 2f32.exp()).abs() < 1e-5);
-        assert_eq!(score(&[1e9, -1e9], 0), 1.0);
     }
 }

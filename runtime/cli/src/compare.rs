@@ -16,7 +16,7 @@ use crate::compile::{compile_error, open_model};
 use crate::dataset::{open_image, photos_in};
 use crate::failure::{OrInvalid as _, Outcome, invalid};
 use crate::files::OutputFile;
-use crate::output::{Out, Table};
+use crate::output::{Out, Table, decibels};
 use crate::progress::Progress;
 
 const EXAMPLES: &str = "\
@@ -272,7 +272,7 @@ fn output_table(record: &Record<'_>) -> Table {
     let mut table = Table::default();
     table.entry("photos", record.images);
     table.entry("kernel", record.kernel);
-    table.entry("SQNR", layers::decibels(output.sqnr_db));
+    table.entry("SQNR", decibels(output.sqnr_db));
     table.entry("cosine", layers::fraction(output.cosine));
     table.entry(
         "agreement",

@@ -548,8 +548,13 @@ impl Work<'_> {
             progress.step();
         }
         drop(progress);
-        let lowering = lowering.context("none of the calibration photos can be read")?;
         let folder = self.args.calib.as_deref().unwrap_or(Path::new(""));
+        let lowering = lowering.with_context(|| {
+            format!(
+                "{}: none of the calibration photos can be read; give some that can",
+                folder.display()
+            )
+        })?;
         check.report(folder, dataset.is_named(), self.model.classes())?;
         let ranges = calibrator.finish().map_err(compile_error)?;
         warn_of_constants(&ranges);

@@ -77,6 +77,11 @@ pub(crate) fn right(text: impl fmt::Display) -> Cell {
     Cell::Right(text.to_string())
 }
 
+/// A signal to noise ratio; `-` where it is no number.
+pub(crate) fn decibels(ratio: Option<f64>) -> String {
+    ratio.map_or_else(|| "-".to_owned(), |db| format!("{db:.1} dB"))
+}
+
 impl Cell {
     fn text(&self) -> &str {
         match self {

@@ -38,8 +38,15 @@ impl Deviation {
         }
     }
 
+    /// Sum of the squared references.
+    #[must_use]
+    pub fn signal(&self) -> f64 {
+        self.signal
+    }
+
     /// Sum of the squared differences.
-    pub(crate) fn noise(&self) -> f64 {
+    #[must_use]
+    pub fn noise(&self) -> f64 {
         self.noise
     }
 
@@ -88,6 +95,7 @@ mod tests {
         // Two calls are one long list.
         deviation.add(&[3.0], &[4.0]);
         deviation.add(&[-2.0, 0.0], &[-2.0, 0.0]);
+        assert_eq!((deviation.signal(), deviation.noise()), (20.0, 1.0));
         assert!((deviation.sqnr_db().unwrap() - 10.0 * 20f64.log10()).abs() < 1e-12);
         let cosine = (3.0 * 4.0 + 4.0) / (13f64.sqrt() * 20f64.sqrt());
         assert!((deviation.cosine().unwrap() - cosine).abs() < 1e-12);

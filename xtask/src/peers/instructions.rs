@@ -6,10 +6,10 @@ use std::ffi::OsString;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::cache;
 use super::contender::{Contender, Engine};
 use super::programs::Programs;
 use super::subject::Subject;
+use crate::cache;
 
 /// With SDOT, without, and with all that QEMU knows.
 pub(super) const CPUS: [&str; 3] = ["cortex-a76", "cortex-a72", "max"];

@@ -9,11 +9,9 @@
 //! | `wall` | time, memory and agreement, on this machine |
 //! | `instructions` | instructions on the boards' CPUs, under QEMU |
 //! | `page` | `docs/performance.md` |
-//! | `cache` | what need not be made again |
 //!
 //! Everything lies under `target/peers`. Figures are kept there by model, so that time and instructions may be measured in two runs.
 
-mod cache;
 mod contender;
 mod instructions;
 mod page;

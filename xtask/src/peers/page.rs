@@ -10,8 +10,9 @@ use super::contender::{Contender, Engine};
 use super::instructions::{CPUS, Count, Counted};
 use super::programs::{DEVICE_ONNX_RUNTIME, Programs};
 use super::subject::{CALIBRATION, COMPARED, Subject};
-use super::wall::{Machine, Measured, Paired, THREADS, Timed, TimedRow};
+use super::wall::{Measured, Paired, THREADS, Timed, TimedRow};
 use crate::insns::millions;
+use crate::machine::Machine;
 use crate::toolchain::DEVICE;
 
 /// What is known of a model.

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use xshell::cmd;
 
+use super::CRATE;
 use super::contender::{Contender, Engine};
 use super::programs::Programs;
-use super::{CRATE, cache};
+use crate::cache;
 use crate::project::Project;
 
 /// Photos that ranges are measured on, for vitlet's plan and for ONNX Runtime's int8 file alike.

@@ -17,6 +17,7 @@ use xshell::cmd;
 use super::contender::Contender;
 use super::programs::Programs;
 use super::subject::{COMPARED, Subject};
+use crate::machine::Machine;
 use crate::quantile::{median, quantile};
 
 /// Processes that load and first inference are measured in.
@@ -41,14 +42,6 @@ pub(super) struct Timed {
     pub(super) commit: String,
     pub(super) machine: Machine,
     pub(super) rows: BTreeMap<String, TimedRow>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Machine {
-    pub(super) cpu: String,
-    pub(super) features: Vec<String>,
-    pub(super) cpus: usize,
-    pub(super) rustc: String,
 }
 
 /// Of a contender; an engine may fail on a model.
@@ -118,7 +111,7 @@ pub(super) fn measure(programs: &Programs<'_>, subject: &Subject, pairs: usize) 
     Ok(Timed {
         date: cmd!(sh, "date -u +%Y-%m-%d").quiet().read()?,
         commit: cmd!(sh, "git rev-parse --short HEAD").quiet().read()?,
-        machine: Machine::this(programs)?,
+        machine: Machine::this(programs.project)?,
         rows,
     })
 }
@@ -303,51 +296,6 @@ fn best(logits: &[f32]) -> Option<usize> {
     (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
 }
 
-impl Machine {
-    fn this(programs: &Programs<'_>) -> Result<Self> {
-        let sh = &programs.project.sh;
-        let info = sh.read_file("/proc/cpuinfo").unwrap_or_default();
-        let rustc = cmd!(sh, "rustc --version").quiet().read()?;
-        Ok(Self {
-            cpu: field(&info, "model name").unwrap_or("unknown").to_owned(),
-            features: features(&info),
-            cpus: thread::available_parallelism()?.get(),
-            rustc,
-        })
-    }
-}
-
-/// Of /proc/cpuinfo, of the first CPU.
-fn field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
-    info.lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(key, _)| key.trim() == name)
-        .map(|(_, value)| value.trim())
-}
-
-/// The features that int8 kernels are written for.
-fn features(info: &str) -> Vec<String> {
-    const INT8: [&str; 10] = [
-        "avx2",
-        "avx512f",
-        "avx512bw",
-        "avx512_vnni",
-        "avx_vnni",
-        "amx_int8",
-        "asimd",
-        "asimddp",
-        "i8mm",
-        "sve",
-    ];
-    let flags = field(info, "flags").or_else(|| field(info, "Features"));
-    flags
-        .unwrap_or_default()
-        .split_whitespace()
-        .filter(|flag| INT8.contains(flag))
-        .map(str::to_owned)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,13 +310,5 @@ mod tests {
         assert_eq!((cosine, top1), (0.5, 1));
         assert!(agreement(&truth[..1], &truth).is_err());
         assert!(agreement(&[vec![1.0], vec![1.0]], &truth).is_err());
-    }
-
-    #[test]
-    fn cpuinfo_is_read() {
-        let info = "processor\t: 0\nmodel name\t: A CPU\nflags\t\t: sse2 avx2 avx512_vnni\n\nmodel name : B\n";
-        assert_eq!(field(info, "model name"), Some("A CPU"));
-        assert_eq!(features(info), ["avx2", "avx512_vnni"]);
-        assert_eq!(features(""), [""; 0]);
     }
 }

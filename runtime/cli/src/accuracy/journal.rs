@@ -14,7 +14,7 @@ use super::{Photo, Source};
 use crate::failure::{OrInvalid as _, invalid};
 
 /// Of the file's lines.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The first line: what the others are about.
 #[derive(Debug, Serialize)]
@@ -106,7 +106,7 @@ impl Header {
 
 fn foreign(shown: &str) -> anyhow::Error {
     invalid(format_args!(
-        "{shown}: not a file that --resume made; name another one"
+        "{shown}: not a file that --resume of this version made; name another one"
     ))
 }
 
@@ -220,9 +220,15 @@ fn entry<'l>(line: &'l str, source: &Source<'_>) -> Option<(&'l str, Answer)> {
         reference: match reference {
             None => None,
             Some((_, rest)) => {
-                let (of, score) = rest.strip_suffix('}')?.split_once(",\"score\":")?;
-                let (class, score) = (class(of)?, score.parse().ok()?);
-                Some(ReferenceAnswer { class, score })
+                let (of, rest) = rest.strip_suffix('}')?.split_once(",\"score\":")?;
+                let (score, rest) = rest.split_once(",\"signal\":")?;
+                let (signal, noise) = rest.split_once(",\"noise\":")?;
+                Some(ReferenceAnswer {
+                    class: class(of)?,
+                    score: score.parse().ok()?,
+                    signal: signal.parse().ok()?,
+                    noise: noise.parse().ok()?,
+                })
             }
         },
     };

@@ -1,7 +1,7 @@
 //! The tables.
 
 use super::tally::{ClassRecord, Record};
-use crate::output::{Table, left, right};
+use crate::output::{Table, decibels, left, right};
 
 /// Classes in the table; of more, those with the lowest top-1.
 const CLASSES: usize = 20;
@@ -21,6 +21,7 @@ pub(super) fn summary(record: &Record, kernel: &str) -> Table {
         table.entry("f32 top-1", percent(reference.top1));
         table.entry("f32 ECE", percent(reference.ece));
         table.entry("agreement", percent(reference.agreement));
+        table.entry("SQNR", decibels(reference.sqnr_db));
     }
     table
 }

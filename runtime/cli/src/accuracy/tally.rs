@@ -17,6 +17,9 @@ pub(super) struct Answer {
 pub(super) struct ReferenceAnswer {
     pub(super) class: usize,
     pub(super) score: f32,
+    /// Sum of its squared logits, and of what the plan's differ from them, squared.
+    pub(super) signal: f64,
+    pub(super) noise: f64,
 }
 
 /// Counts over any number of photos. Their order matters to the last digit of sums of scores.
@@ -35,6 +38,8 @@ pub(super) struct Tally {
 struct ReferenceTally {
     top1: usize,
     agreement: usize,
+    signal: f64,
+    noise: f64,
     calibration: Calibration,
 }
 
@@ -58,6 +63,8 @@ pub(super) struct ReferenceRecord {
     pub(super) top1: f64,
     pub(super) agreement: f64,
     pub(super) ece: f64,
+    /// As `compare` has it, over all logits of all photos; null when no logit differs.
+    pub(super) sqnr_db: Option<f64>,
 }
 
 /// The photos of one class.
@@ -98,6 +105,8 @@ impl Tally {
             let right = answer.class == class;
             reference.top1 += usize::from(right);
             reference.agreement += usize::from(first == Some(answer.class));
+            reference.signal += answer.signal;
+            reference.noise += answer.noise;
             reference.calibration.add(answer.score, right);
         }
     }
@@ -125,6 +134,8 @@ impl Tally {
                 top1: share(reference.top1),
                 agreement: share(reference.agreement),
                 ece: reference.calibration.error(),
+                sqnr_db: Some(10.0 * (reference.signal / reference.noise).log10())
+                    .filter(|db| db.is_finite()),
             }),
             classes: classes.map(|photos| self.class(photos, label)).collect(),
             confusion: confusion.map(|classes| self.matrix(classes)),
@@ -228,7 +239,12 @@ mod tests {
         Answer {
             top: top.to_vec(),
             score,
-            reference: reference.map(|(class, score)| ReferenceAnswer { class, score }),
+            reference: reference.map(|(class, score)| ReferenceAnswer {
+                class,
+                score,
+                signal: 30.0,
+                noise: 0.25,
+            }),
         }
     }
 
@@ -245,8 +261,10 @@ mod tests {
         tally.add(2, &answer(&[3, 1, 0], 0.6, Some((2, 0.9))));
         let record = tally.record(&label, Some(4));
         assert_eq!((record.images, record.top1, record.top5), (4, 0.25, 0.75));
-        let reference = record.reference.map(|r| (r.top1, r.agreement));
-        assert_eq!(reference, Some((0.5, 0.25)));
+        let reference = record.reference.map(|r| (r.top1, r.agreement, r.sqnr_db));
+        // 4 photos, all of the same powers: 120 to 1.
+        let sqnr_db = Some(10.0 * 120f64.log10());
+        assert_eq!(reference, Some((0.5, 0.25, sqnr_db)));
         let class = |index: usize| {
             let class = &record.classes[index];
             let most = class.confused_with.as_ref();

@@ -6,7 +6,7 @@ use serde::Serialize;
 use vitlet::Plan;
 use vitlet_compiler::{Cause, Deviation, LayerReport};
 
-use crate::output::{Table, left, right};
+use crate::output::{Table, decibels, left, right};
 
 /// How many layers are marked.
 const WORST: usize = 5;
@@ -98,10 +98,6 @@ fn detail(cause: &Cause) -> String {
         Cause::Weights => "its integer weights are not near enough to the f32 ones".into(),
         Cause::Rounding => "to the range's 8 or 16 bits".into(),
     }
-}
-
-pub(super) fn decibels(sqnr_db: Option<f64>) -> String {
-    sqnr_db.map_or_else(|| "-".to_owned(), |db| format!("{db:.1} dB"))
 }
 
 pub(super) fn fraction(cosine: Option<f64>) -> String {

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::layers::{Layer, Record, decibels};
+use super::layers::{Layer, Record};
+use crate::output::decibels;
 
 /// The drawing's size grows with the number of ops, one this many units from the next.
 const OP: f64 = 9.0;

@@ -253,9 +253,17 @@ fn what_is_about_something_else_is_not_resumed() {
     let bytes = fs::read(sandbox.path("tiny.vitlet")).unwrap();
     sandbox
         .run(&format!("{ACCURACY} --resume tiny.vitlet"))
-        .failed(2, &["tiny.vitlet: not a file that --resume made"]);
+        .failed(
+            2,
+            &["tiny.vitlet: not a file that --resume of this version made"],
+        );
     assert_eq!(fs::read(sandbox.path("tiny.vitlet")).unwrap(), bytes);
     let text = String::from_utf8(lines).unwrap();
+    let old = text.replacen("\"vitlet_accuracy\":2", "\"vitlet_accuracy\":1", 1);
+    sandbox.write("seen.jsonl", old.as_bytes());
+    sandbox
+        .run(&resume)
+        .failed(2, &["seen.jsonl: not a file that", "name another one"]);
     for damage in [
         text.replacen("\"top\"", "\"tip\"", 1),
         text.replacen("\"top\":[", "\"top\":[10,", 1),

@@ -87,8 +87,17 @@ fn compiled_plans_run_and_agree_with_the_model() {
 
     let accuracy = "accuracy -m out.vitlet --data calib --reference tiny.onnx --json";
     let record = sandbox.run(accuracy).succeeded().record();
-    assert_eq!(fields(&record["reference"]), ["agreement", "ece", "top1"]);
+    let reference = &record["reference"];
+    assert_eq!(fields(reference), ["agreement", "ece", "sqnr_db", "top1"]);
     assert_eq!(record["images"], 20);
+    // `compare` adds the same numbers up, in another order.
+    let compare = "compare tiny.onnx out.vitlet --inputs calib --json";
+    let compared = sandbox.run(compare).succeeded().record();
+    let ratio = |value: &serde_json::Value| value["sqnr_db"].as_f64().unwrap();
+    assert!((ratio(reference) - ratio(&compared["output"])).abs() < 1e-9);
+    let text = sandbox.run(&accuracy.replace("--json", "")).succeeded();
+    let printed = format!("SQNR       {:.1} dB", ratio(reference));
+    assert!(text.stdout.contains(&printed), "{}", text.stdout);
     for class in record["classes"].as_array().unwrap() {
         let top1 = class["reference_top1"].as_f64().unwrap();
         assert!((0.0..=1.0).contains(&top1));
@@ -105,6 +114,14 @@ fn compiled_plans_run_and_agree_with_the_model() {
     let seen = fs::read_to_string(sandbox.path("seen.jsonl")).unwrap();
     sandbox.write("seen.jsonl", &seen.as_bytes()[..seen.len() / 2]);
     assert_eq!(sandbox.run(&resume).succeeded().record(), record);
+    // What SQNR is made of is part of a line.
+    sandbox.write(
+        "seen.jsonl",
+        seen.replacen("\"noise\"", "\"nose\"", 1).as_bytes(),
+    );
+    let damaged = ["seen.jsonl: line 2 is damaged"];
+    sandbox.run(&resume).failed(2, &damaged);
+    sandbox.write("seen.jsonl", seen.as_bytes());
     let alone = resume.replace("--reference tiny.onnx", "");
     sandbox.run(&alone).failed(
         2,
@@ -288,19 +305,16 @@ fn plain_grey_and_copied_photos_are_noticed() {
         sandbox.rgb(&format!("plain/class-{class}/0.png"), 30, |_| {
             [119, 120, 121]
         });
+        sandbox.rgb(&format!("black/class-{class}/0.png"), 30, |_| [0; 3]);
         let shade = |pixel: usize| [(pixel * (class + 7)) as u8; 3];
         sandbox.rgb(&format!("grey/class-{class}/0.png"), 30, shade);
     }
     let calib = |folder: &str| format!("{COMPILE} --calib {folder}");
-    refused(
-        &sandbox,
-        &calib("plain"),
-        2,
-        &[
-            "plain: every calibration photo is of one plain colour",
-            "as the camera takes them",
-        ],
-    );
+    for folder in ["plain", "black"] {
+        let said = format!("{folder}: every calibration photo is of one plain colour");
+        let parts = [&*said, "as the camera takes them"];
+        refused(&sandbox, &calib(folder), 2, &parts);
+    }
     warned(
         &sandbox.run(&calib("grey")),
         &["grey: no calibration photo has colours"],
@@ -387,6 +401,10 @@ fn what_is_named_is_checked_first() {
             ["holes.txt: line 2 is empty", "one label a line"],
         ),
         (format!("{COMPILE} --ranges text"), ["text: ", "ranges"]),
+        (
+            format!("{calib} --calib-count 0"),
+            ["--calib-count", "0 is not in 1..="],
+        ),
         (format!("{calib} --crop 31"), ["--crop 31", "32x32"]),
         (
             format!("{calib} --resize short-side:31"),
@@ -437,12 +455,23 @@ fn photos_that_cannot_be_read() {
     let ran = none.run(&format!("{COMPILE} --calib calib"));
     assert_eq!(ran.status, 1);
     assert!(
-        ran.stderr
-            .ends_with("vitlet: error: none of the calibration photos can be read\n"),
+        ran.stderr.ends_with(
+            "vitlet: error: calib: none of the calibration photos can be read; give some that can\n"
+        ),
         "{}",
         ran.stderr
     );
     assert!(!none.path("out.vitlet").exists());
+}
+
+#[test]
+fn a_class_folder_without_photos_is_warned_of() {
+    let sandbox = sandbox();
+    for photo in 0..2 {
+        fs::remove_file(sandbox.path(&format!("calib/class-3/{photo}.png"))).unwrap();
+    }
+    let ran = sandbox.run(&format!("{COMPILE} --calib calib"));
+    warned(&ran, &["calib: class folder class-3 has no photos"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 /// The contents of files as a short text. It is the same until a file changes or Rust changes its hasher, which costs one making.
-pub(super) fn key<P: AsRef<Path>>(sources: &[P]) -> Result<String> {
+pub(crate) fn key<P: AsRef<Path>>(sources: &[P]) -> Result<String> {
     let mut hasher = DefaultHasher::new();
     let mut buffer = vec![0; 1 << 20];
     for source in sources {
@@ -31,7 +31,7 @@ pub(super) fn key<P: AsRef<Path>>(sources: &[P]) -> Result<String> {
 }
 
 /// Makes a file or folder unless it was made of these sources already.
-pub(super) fn made(
+pub(crate) fn made(
     path: &Path,
     sources: &[PathBuf],
     make: impl FnOnce() -> Result<()>,
