@@ -12,6 +12,7 @@ mod histogram;
 mod loss;
 mod method;
 mod min_max;
+mod mixed;
 mod mse;
 mod percentile;
 
@@ -20,6 +21,7 @@ use std::ops::Range;
 use self::bias::{Means, Reference, Sample};
 use self::histogram::Histogram;
 pub use self::method::Method;
+pub use self::mixed::{Chosen, Mixed, Mixer};
 use crate::error::CompileError;
 use crate::eval::{Expected, before, source_nodes};
 use crate::frontend::{NodeId, Probe};
@@ -117,11 +119,11 @@ impl<'m> Calibrator<'m> {
         let outputs = self.probe.run(&input)?;
         let expected = Expected::new(graph, &self.nodes, &outputs);
         let part = self.images as usize % PARTS;
-        let keep = self.calibration.correct_bias && self.kept.len() < KEPT;
+        let keep = self.kept.len() < KEPT;
         for w in &mut self.watched {
             let value = &graph.values[w.value];
             let data = expected.read(w.value);
-            if keep {
+            if keep && self.calibration.correct_bias {
                 let rows = data.chunks(value.channels.max(1));
                 let rows = rows.map(|row| row.iter().copied().map(f64::from));
                 w.means[part].add(rows, value.channels);
@@ -156,10 +158,24 @@ impl<'m> Calibrator<'m> {
     /// [`CompileError::NoCalibration`] when no photo was added; as [`Model::compile`] when biases are to be corrected, since plans are
     /// made and run for that.
     pub fn finish(self) -> Result<Ranges, CompileError> {
+        Ok(self.finish_with_mixer()?.0)
+    }
+
+    /// The ranges, and what is needed to choose the tensors of 16 bits.
+    ///
+    /// # Errors
+    /// As [`Calibrator::finish`].
+    pub fn finish_with_mixer(self) -> Result<(Ranges, Mixer<'m>), CompileError> {
         if self.images == 0 {
             return Err(CompileError::NoCalibration);
         }
-        self.corrected(self.ranges())
+        let ranges = self.corrected(self.ranges())?;
+        let mixer = Mixer {
+            model: self.model,
+            calibration: self.calibration,
+            samples: self.kept,
+        };
+        Ok((ranges, mixer))
     }
 
     /// The ranges, biases left as they are.
@@ -185,7 +201,7 @@ impl<'m> Calibrator<'m> {
 
     /// The ranges with what corrections help, if enough photos were kept to tell.
     fn corrected(&self, ranges: Ranges) -> Result<Ranges, CompileError> {
-        if self.kept.len() < ENOUGH as usize {
+        if !self.calibration.correct_bias || self.kept.len() < ENOUGH as usize {
             return Ok(ranges);
         }
         let means = |value| Some(&self.watched.iter().find(|w| w.value == value)?.means);
@@ -321,6 +337,7 @@ impl<'m> Watched<'m> {
             method: Some(chosen),
             channels,
             correction: vec![],
+            ..ValueRange::default()
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::ranges::Ranges;
 /// Measurements, each with the corrections of the one before.
 const ROUNDS: usize = 4;
 /// The part of the photos that is held out.
-const HELD_OUT: usize = PARTS - 1;
+pub(super) const HELD_OUT: usize = PARTS - 1;
 
 /// A photo, and what the model makes of it in f32.
 #[derive(Debug)]
@@ -115,15 +115,8 @@ impl Reference<'_> {
     /// Runs the plan that the ranges give on all samples.
     fn run(&self, ranges: &Ranges) -> Result<Run, CompileError> {
         let graph = self.model.graph();
-        let bytes = self.model.compile(
-            ranges,
-            &Options {
-                normalisation: self.calibration.normalisation,
-                preprocess: self.calibration.preprocess,
-                labels: &[],
-                model_name: "calibration",
-            },
-        )?;
+        let options = Options::unnamed(self.calibration);
+        let bytes = self.model.compile(ranges, &options)?;
         let failed = |e: &dyn std::fmt::Display| CompileError::Plan(e.to_string());
         let plan = Plan::parse(&bytes).map_err(|e| failed(&e))?;
         let ops: Vec<&Op> = graph.ops.iter().filter(|op| !is_structural(op)).collect();

@@ -31,6 +31,7 @@ use crate::ir::{Graph, Op, ValueId};
 use crate::layers::LayerProbe;
 use crate::memory::parts::is_structural;
 use crate::model::{Model, Normalisation};
+use crate::quantise::planes;
 
 /// How far one op of a plan is off, over all photos.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -125,6 +126,8 @@ struct Study<'m> {
     layers: Vec<Option<Layer<'m>>>,
     /// The op of the plan that makes a value.
     makers: BTreeMap<ValueId, usize>,
+    /// The ops that make the planes of a value which exists as such only.
+    planes: BTreeMap<ValueId, [usize; 2]>,
 }
 
 impl<'m> Study<'m> {
@@ -132,6 +135,7 @@ impl<'m> Study<'m> {
         let pairs = matched(graph, plan);
         let outputs = pairs.iter().enumerate();
         let makers = outputs.filter_map(|(index, op)| Some(((*op)?.output, index)));
+        let makers: BTreeMap<ValueId, usize> = makers.collect();
         let layers = plan.ops().zip(&pairs);
         let layers = layers.map(|(stored, op)| {
             let op = (*op)?;
@@ -141,7 +145,8 @@ impl<'m> Study<'m> {
         Self {
             graph,
             layers: layers.collect(),
-            makers: makers.collect(),
+            planes: plane_makers(graph, plan),
+            makers,
         }
     }
 
@@ -175,6 +180,10 @@ impl<'m> Study<'m> {
             Some(photo.image.to_vec())
         } else if let Some(op) = self.makers.get(&value) {
             (photo.numbers)(*op)
+        } else if let Some([high, low]) = self.planes.get(&value) {
+            let (mut sum, low) = ((photo.numbers)(*high)?, (photo.numbers)(*low)?);
+            sum.iter_mut().zip(low).for_each(|(sum, low)| *sum += low);
+            Some(sum)
         } else {
             let place = |op: &&Op| op.output == value && is_structural(op);
             let op = self.graph.ops.iter().find(place)?;
@@ -229,6 +238,18 @@ fn matched<'m>(graph: &'m Graph, plan: &Plan<'_>) -> Vec<Option<&'m Op>> {
     }
     let first = |op: PlanOp<'_>| named.get_mut(op.name).and_then(VecDeque::pop_front);
     plan.ops().map(first).collect()
+}
+
+/// The ops of the plan that make the planes of values.
+fn plane_makers(graph: &Graph, plan: &Plan<'_>) -> BTreeMap<ValueId, [usize; 2]> {
+    let ops = plan.ops().enumerate();
+    let named: BTreeMap<&str, usize> = ops.map(|(index, op)| (op.name, index)).collect();
+    let pair = |op: &Op| {
+        let [high, low] = planes::names(&graph.values[op.output].name);
+        let op_of = |name: &str| named.get(name).copied();
+        Some((op.output, [op_of(&high)?, op_of(&low)?]))
+    };
+    graph.ops.iter().filter_map(pair).collect()
 }
 
 /// Scale and zero point of each channel of an op's first operand; `None` if the plan does not say.

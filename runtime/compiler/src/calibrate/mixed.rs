@@ -1,0 +1,187 @@
+//! Which tensors are worth 16 bits: those that make the logits better for the work that they add.
+//!
+//! Each tensor that can have 16 bits is given them alone, and the plan runs on the photos that bias correction holds out. What that
+//! takes off the logits' noise, per multiply-accumulate that it adds, is the order in which tensors are then taken together, as long
+//! as the budget lasts; one that does not make the logits better with those before it is left out again.
+
+use super::bias::{HELD_OUT, Sample};
+use super::{Calibration, ENOUGH, PARTS};
+use crate::deviation::Deviation;
+use crate::error::CompileError;
+use crate::ir::{Graph, ValueId};
+use crate::model::{Model, Options};
+use crate::quantise::planes;
+use crate::ranges::Ranges;
+
+use vitlet_engine::Engine;
+use vitlet_kernels::Kernel;
+use vitlet_plan::{AlignedBytes, Plan};
+
+/// Photos that tell which tensors are worth 16 bits, with what the f32 model makes of them.
+#[derive(Debug)]
+pub struct Mixer<'m> {
+    pub(super) model: &'m Model,
+    pub(super) calibration: Calibration,
+    pub(super) samples: Vec<Sample>,
+}
+
+/// What a choice of tensors is worth.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mixed {
+    /// The tensors that were taken, in this order.
+    pub chosen: Vec<Chosen>,
+    /// Tensors that could have 16 bits.
+    pub candidates: usize,
+    /// Photos that were held out to measure on.
+    pub photos: usize,
+    /// SQNR of the logits on them before, in dB; `None` if there is no difference.
+    pub before_db: Option<f64>,
+    /// And with the tensors that were taken.
+    pub after_db: Option<f64>,
+}
+
+/// A tensor that was taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chosen {
+    /// Its name.
+    pub name: String,
+    /// What it adds to the SQNR of the logits, with those before it, in dB.
+    pub gain_db: f64,
+    /// Multiply-accumulates that it adds.
+    pub macs: u64,
+}
+
+/// A tensor that can have 16 bits.
+struct Candidate {
+    value: ValueId,
+    macs: u64,
+    /// What it takes off the noise alone.
+    gain: f64,
+}
+
+impl Candidate {
+    fn gain_per_mac(&self) -> f64 {
+        self.gain / self.macs.max(1) as f64
+    }
+}
+
+impl Mixer<'_> {
+    /// Keeps the tensors in 16 bits that are worth it. All that are kept so in the end, earlier ones included, add at most `percent`
+    /// of the model's multiply-accumulates. `progress` is told how many of how many measurements are done.
+    ///
+    /// # Errors
+    /// [`CompileError::FewPhotos`] when too few photos were added to the calibrator; as [`Model::compile`], since plans are made.
+    pub fn choose(
+        &self,
+        ranges: &mut Ranges,
+        percent: f64,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Mixed, CompileError> {
+        if self.samples.len() < ENOUGH as usize {
+            return Err(CompileError::FewPhotos {
+                found: self.samples.len(),
+                wanted: ENOUGH as usize,
+            });
+        }
+        let graph = self.model.graph();
+        let mut deviation = self.measure(ranges)?;
+        let before_db = deviation.sqnr_db();
+        let candidates = self.candidates(ranges, deviation.noise(), progress)?;
+        let count = candidates.len();
+        let mut left = self
+            .budget(percent)
+            .saturating_sub(self.model.extra_macs(ranges));
+        let mut chosen = vec![];
+        for candidate in candidates.iter().filter(|c| c.gain > 0.0) {
+            if candidate.macs > left {
+                continue;
+            }
+            ranges.set_16_bit(graph, candidate.value, true);
+            let with = self.measure(ranges)?;
+            if with.noise() < deviation.noise() {
+                left -= candidate.macs;
+                chosen.push(self.chosen(candidate, [&deviation, &with]));
+                deviation = with;
+            } else {
+                ranges.set_16_bit(graph, candidate.value, false);
+            }
+        }
+        Ok(Mixed {
+            chosen,
+            candidates: count,
+            photos: self.held_out().count(),
+            before_db,
+            after_db: deviation.sqnr_db(),
+        })
+    }
+
+    /// Multiply-accumulates in percent of the model's.
+    fn budget(&self, percent: f64) -> u64 {
+        (self.model.macs() as f64 * percent / 100.0) as u64
+    }
+
+    /// The tensors that can have 16 bits and have not, the most worth first.
+    fn candidates(
+        &self,
+        ranges: &Ranges,
+        noise: f64,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Candidate>, CompileError> {
+        let graph = self.model.graph();
+        let kept = ranges.kept_values(graph);
+        let mut values = raisable(graph);
+        values.retain(|value| !kept.contains(value));
+        let mut candidates = vec![];
+        for (done, value) in values.iter().enumerate() {
+            let mut alone = ranges.clone();
+            alone.set_16_bit(graph, *value, true);
+            candidates.push(Candidate {
+                value: *value,
+                macs: planes::extra_macs(graph, *value),
+                gain: noise - self.measure(&alone)?.noise(),
+            });
+            progress(done + 1, values.len());
+        }
+        candidates.sort_by(|a, b| b.gain_per_mac().total_cmp(&a.gain_per_mac()));
+        Ok(candidates)
+    }
+
+    fn chosen(&self, candidate: &Candidate, [before, with]: [&Deviation; 2]) -> Chosen {
+        Chosen {
+            name: self.model.graph().values[candidate.value].name.clone(),
+            gain_db: 10.0 * (before.noise() / with.noise()).log10(),
+            macs: candidate.macs,
+        }
+    }
+
+    fn held_out(&self) -> impl Iterator<Item = &Sample> {
+        self.samples.iter().skip(HELD_OUT).step_by(PARTS)
+    }
+
+    /// How far the logits of the plan that the ranges give are from the f32 model's, on the photos held out.
+    fn measure(&self, ranges: &Ranges) -> Result<Deviation, CompileError> {
+        let options = Options::unnamed(&self.calibration);
+        let bytes = self.model.compile(ranges, &options)?;
+        let failed = |e: &dyn std::fmt::Display| CompileError::Plan(e.to_string());
+        let plan = Plan::parse(&bytes).map_err(|e| failed(&e))?;
+        let mut engine = Engine::new(&plan, Kernel::detect());
+        let mut arena = AlignedBytes::zeroed(engine.arena_len());
+        let scale = plan.output().scale;
+        let mut deviation = Deviation::default();
+        for sample in self.held_out() {
+            let logits = engine.run(&mut arena, &sample.image);
+            let logits = logits.map_err(|e| failed(&e))?;
+            let logits: Vec<f32> = logits.iter().map(|x| *x as f32 * scale).collect();
+            deviation.add(&logits, &sample.logits);
+        }
+        Ok(deviation)
+    }
+}
+
+/// The values of a graph that can have 16 bits where they would have 8.
+fn raisable(graph: &Graph) -> Vec<ValueId> {
+    let results = graph.ops.iter().map(|op| op.output);
+    results
+        .filter(|value| planes::refusal(graph, *value).is_none())
+        .collect()
+}
