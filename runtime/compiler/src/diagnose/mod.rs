@@ -14,7 +14,7 @@ mod cause;
 mod layer;
 mod stored;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod written;
 
 use std::collections::{BTreeMap, VecDeque};

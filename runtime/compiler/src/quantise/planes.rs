@@ -364,7 +364,7 @@ fn produce(mut op: Op, Pair { origin, high, low }: Pair) -> Vec<Op> {
         output,
     };
     let rest = Kind::Add {
-        factors: [1.0, -BASE],
+        factors: [1.0, -1.0],
         epilogue: Epilogue::default(),
     };
     let planes = |wide: ValueId| {
@@ -426,3 +426,7 @@ fn bias_mut(kind: &mut Kind) -> Option<&mut Vec<f32>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::panic)]
+mod tests;
