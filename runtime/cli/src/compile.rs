@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use serde::Serialize;
 use vitlet::{Interpolation, Plan, Preprocess, Preprocessor, Resize};
 use vitlet_compiler::{
-    Calibration, CompileError, Keep, Method, Mixed, Mixer, Model, Normalisation, Options, Ranges,
+    Calibration, Calibrator, CompileError, Keep, Method, Mixed, Model, Normalisation, Options,
+    Ranges,
 };
 
 use crate::args::at_least_one;
@@ -74,13 +75,12 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "ranges")]
     no_bias_correction: bool,
     /// Keep tensors in 16 bits whose names fit: * stands for any characters, ? for one; `inspect MODEL.onnx` and `compare --layers`
-    /// print the names. They become two planes of 8 bits each, so every layer with weights that reads one multiplies twice: its
-    /// multiply-accumulates and its weights' bytes count double. Queries, keys and values of attention and its results stay in 8
-    /// bits. May be given several times
+    /// print the names. They become two planes of 8 bits each, so every layer with weights that reads one multiplies twice; weights
+    /// are stored once. Queries, keys and values of attention and its results stay in 8 bits. May be given several times
     #[arg(long = "keep-16", value_name = "PATTERN")]
     keep_16: Vec<String>,
-    /// Choose tensors to keep in 16 bits: each is tried alone on every fourth of the first 64 calibration photos, and those that add
-    /// most decibels of SQNR to the logits per multiply-accumulate are taken while the budget lasts. --save-ranges keeps the choice
+    /// Choose tensors to keep in 16 bits: each is tried alone on the first 64 calibration photos (at least 16 are needed), and those
+    /// that take most noise off the logits per multiply-accumulate are taken while the budget lasts. --save-ranges keeps the choice
     #[arg(long, value_name = "auto")]
     mixed: Option<Choice>,
     /// Multiply-accumulates that tensors of 16 bits may add, in percent of the model's
@@ -149,7 +149,7 @@ struct WideRecord {
 struct MixedRecord {
     candidates: usize,
     photos: usize,
-    /// SQNR of the logits on these photos, without and with the choice.
+    /// SQNR of the logits on every fourth of these photos, without and with the choice.
     before_db: Option<f64>,
     after_db: Option<f64>,
     chosen: Vec<ChosenRecord>,
@@ -184,12 +184,12 @@ impl MixedRecord {
         report.entry(
             "mixed",
             format_args!(
-                "{} of {} tensors chosen: SQNR {} instead of {} on {} calibration photos held out",
+                "{} of {} tensors chosen on {} photos; SQNR {} instead of {}, on every fourth",
                 self.chosen.len(),
                 self.candidates,
+                self.photos,
                 decibels(self.after_db),
-                decibels(self.before_db),
-                self.photos
+                decibels(self.before_db)
             ),
         )?;
         for chosen in &self.chosen {
@@ -315,17 +315,17 @@ pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
     let mut work = Work {
         args,
         model: &model,
+        keep: &keep,
         normalisation: &normalisation,
         preprocess,
         preprocessor: Preprocessor::new(preprocess),
     };
     let Calibrated {
-        mut ranges,
-        mixer,
+        ranges,
         calibration,
         lowering,
+        wide,
     } = work.ranges(&files, &mut report)?;
-    let wide = work.widen(&mut ranges, &keep, mixer.as_ref(), &mut report)?;
     if let (Some(file), None) = (&files.save_ranges, &files.ranges) {
         file.write(|writer| writer.write_all(ranges.to_json().as_bytes()))?;
         report.entry(
@@ -469,14 +469,28 @@ impl Files {
             labels,
             dataset,
         };
-        if args.mixed.is_some() && files.ranges.is_some() {
+        files.check_bits(args)?;
+        files.check_photos(args)?;
+        files.check_outputs(args)?;
+        Ok(files)
+    }
+
+    /// Ranges of an earlier run are good for the bits of that run.
+    fn check_bits(&self, args: &Args) -> anyhow::Result<()> {
+        let Some(ranges) = &self.ranges else {
+            return Ok(());
+        };
+        if args.mixed.is_some() {
             return Err(invalid(
                 "--mixed auto measures on calibration photos, and with --ranges none are read; calibrate with --calib DIR alone, and --save-ranges FILE keeps what is chosen",
             ));
         }
-        files.check_photos(args)?;
-        files.check_outputs(args)?;
-        Ok(files)
+        if !args.keep_16.is_empty() && ranges.corrected() > 0 {
+            return Err(invalid(
+                "--keep-16: the biases of these --ranges are corrected for other bits, and would be wrong; calibrate with --calib DIR alone, and --save-ranges FILE keeps the bits",
+            ));
+        }
+        Ok(())
     }
 
     /// Calibration needs photos; a class without any is odd.
@@ -615,23 +629,23 @@ impl Report<'_> {
 struct Work<'a> {
     args: &'a Args,
     model: &'a Model,
+    keep: &'a [Keep],
     normalisation: &'a Normalisation,
     preprocess: Preprocess,
     preprocessor: Preprocessor,
 }
 
 /// The ranges and where they are from.
-struct Calibrated<'m> {
+struct Calibrated {
     ranges: Ranges,
-    /// Of photos.
-    mixer: Option<Mixer<'m>>,
     calibration: CalibrationRecord,
     lowering: LoweringRecord,
+    wide: WideRecord,
 }
 
-impl<'a> Work<'a> {
+impl Work<'_> {
     /// The ranges that were given, or those of the photos. The lowering is checked first, before anything is quantised.
-    fn ranges(&mut self, files: &Files, report: &mut Report<'_>) -> anyhow::Result<Calibrated<'a>> {
+    fn ranges(&mut self, files: &Files, report: &mut Report<'_>) -> anyhow::Result<Calibrated> {
         if let (Some(ranges), Some(path)) = (&files.ranges, &self.args.ranges) {
             let image = noise(self.preprocessor.image_len());
             let lowering = self.check_lowering(&image, report)?;
@@ -647,12 +661,10 @@ impl<'a> Work<'a> {
                 ),
             )?;
             record.report(report)?;
-            return Ok(Calibrated {
-                ranges: ranges.clone(),
-                mixer: None,
-                calibration: record,
-                lowering,
-            });
+            let mut ranges = ranges.clone();
+            let keep = self.keep.iter();
+            keep.for_each(|keep| ranges.keep_16(self.model, keep));
+            return self.calibrated(ranges, record, lowering, None, report);
         }
         // clap asks for --calib unless there are --ranges.
         let dataset = files.dataset.as_ref().context("no --calib DIR")?;
@@ -663,7 +675,7 @@ impl<'a> Work<'a> {
         &mut self,
         dataset: &Dataset,
         report: &mut Report<'_>,
-    ) -> anyhow::Result<Calibrated<'a>> {
+    ) -> anyhow::Result<Calibrated> {
         let (count, classes) = (self.args.calib_count, dataset.classes.len());
         if count < classes {
             warn(format_args!(
@@ -703,7 +715,7 @@ impl<'a> Work<'a> {
         let lowering = lowering.context("none of the calibration photos can be read")?;
         let folder = self.args.calib.as_deref().unwrap_or(Path::new(""));
         check.report(folder, dataset.is_named(), self.model.classes())?;
-        let (ranges, mixer) = calibrator.finish_with_mixer().map_err(compile_error)?;
+        let (ranges, mixed) = self.finish(calibrator).map_err(compile_error)?;
         warn_of_constants(&ranges);
         let record = CalibrationRecord::new(&ranges, skipped, None);
         report.entry(
@@ -721,46 +733,44 @@ impl<'a> Work<'a> {
             ),
         )?;
         record.report(report)?;
-        Ok(Calibrated {
-            ranges,
-            mixer: Some(mixer),
-            calibration: record,
-            lowering,
-        })
+        self.calibrated(ranges, record, lowering, mixed, report)
     }
 
-    /// Gives 16 bits to the tensors that are named, then to those that are worth it.
-    fn widen(
-        &self,
-        ranges: &mut Ranges,
-        keep: &[Keep],
-        mixer: Option<&Mixer<'_>>,
-        report: &mut Report<'_>,
-    ) -> anyhow::Result<WideRecord> {
-        keep.iter()
-            .for_each(|keep| ranges.keep_16(self.model, keep));
-        let mixed = match (self.args.mixed, mixer) {
-            (Some(Choice::Auto), Some(mixer)) => Some(self.choose(ranges, mixer)?),
-            _ => None,
+    /// The ranges, with 16 bits for the tensors that are named, then for those that are worth it.
+    fn finish(&self, calibrator: Calibrator<'_>) -> Result<(Ranges, Option<Mixed>), CompileError> {
+        let Some(Choice::Auto) = self.args.mixed else {
+            return Ok((calibrator.finish_keeping(self.keep)?, None));
         };
-        let record = WideRecord {
+        let mut bar: Option<Progress> = None;
+        let mut step = |_: usize, len: usize| {
+            bar.get_or_insert_with(|| Progress::new(len, "mixed"))
+                .step();
+        };
+        let (ranges, mixed) =
+            calibrator.finish_mixed(self.keep, self.args.mixed_budget, &mut step)?;
+        Ok((ranges, Some(mixed)))
+    }
+
+    fn calibrated(
+        &self,
+        ranges: Ranges,
+        calibration: CalibrationRecord,
+        lowering: LoweringRecord,
+        mixed: Option<Mixed>,
+        report: &mut Report<'_>,
+    ) -> anyhow::Result<Calibrated> {
+        let wide = WideRecord {
             tensors: ranges.kept_16().map(str::to_owned).collect(),
-            macs: self.model.extra_macs(ranges),
+            macs: self.model.extra_macs(&ranges),
             mixed: mixed.map(MixedRecord::new),
         };
-        record.report(self.model, report)?;
-        Ok(record)
-    }
-
-    fn choose(&self, ranges: &mut Ranges, mixer: &Mixer<'_>) -> anyhow::Result<Mixed> {
-        let mut progress: Option<Progress> = None;
-        let mut step = |_: usize, len: usize| {
-            let progress = progress.get_or_insert_with(|| Progress::new(len, "mixed"));
-            progress.step();
-        };
-        mixer
-            .choose(ranges, self.args.mixed_budget, &mut step)
-            .map_err(compile_error)
+        wide.report(self.model, report)?;
+        Ok(Calibrated {
+            ranges,
+            calibration,
+            lowering,
+            wide,
+        })
     }
 
     /// Each layer, fed the reference's inputs, must agree with the reference.

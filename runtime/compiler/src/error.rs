@@ -112,7 +112,7 @@ pub enum CompileError {
     },
     /// Too few photos to tell what helps.
     #[error(
-        "{found} calibration photos are too few to choose the tensors of 16 bits by: every fourth is held out for that; give at least {wanted}"
+        "{found} calibration photos are too few to choose the tensors of 16 bits by; give at least {wanted}, better 64"
     )]
     FewPhotos {
         /// Photos there are.

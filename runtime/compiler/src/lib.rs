@@ -47,7 +47,7 @@ mod quantise;
 mod ranges;
 pub mod view;
 
-pub use calibrate::{Calibration, Calibrator, Chosen, Method, Mixed, Mixer};
+pub use calibrate::{Calibration, Calibrator, Chosen, Method, Mixed, Progress};
 pub use deviation::Deviation;
 pub use diagnose::{Cause, Diagnosis, LayerReport};
 pub use error::{CompileError, UnsupportedNode};

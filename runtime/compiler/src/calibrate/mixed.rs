@@ -1,11 +1,15 @@
 //! Which tensors are worth 16 bits: those that make the logits better for the work that they add.
 //!
-//! Each tensor that can have 16 bits is given them alone, and the plan runs on the photos that bias correction holds out. What that
-//! takes off the logits' noise, per multiply-accumulate that it adds, is the order in which tensors are then taken together, as long
-//! as the budget lasts; one that does not make the logits better with those before it is left out again.
+//! Each tensor that can have 16 bits is given them alone, and the plan runs on the photos that were kept. What that takes off the
+//! logits' noise, per multiply-accumulate that it adds, is the order in which tensors are then taken together, as long as the budget
+//! lasts; one that does not make the logits better with those before it is left out again.
+//!
+//! Biases are corrected afterwards, for the bits that were chosen: a correction for other bits is an error of its own. So nothing has
+//! been fitted to the logits yet, and all photos are good to measure on; the more there are, the less is chosen by chance. Whether
+//! the choice helps in the end is measured with corrected biases, on the photos that these hold out.
 
-use super::bias::{HELD_OUT, Sample};
-use super::{Calibration, ENOUGH, PARTS};
+use super::bias::Sample;
+use super::{Calibration, ENOUGH};
 use crate::deviation::Deviation;
 use crate::error::CompileError;
 use crate::ir::{Graph, ValueId};
@@ -18,12 +22,14 @@ use vitlet_kernels::Kernel;
 use vitlet_plan::{AlignedBytes, Plan};
 
 /// Photos that tell which tensors are worth 16 bits, with what the f32 model makes of them.
-#[derive(Debug)]
-pub struct Mixer<'m> {
+pub(super) struct Mixer<'m> {
     pub(super) model: &'m Model,
-    pub(super) calibration: Calibration,
-    pub(super) samples: Vec<Sample>,
+    pub(super) calibration: &'m Calibration,
+    pub(super) samples: &'m [Sample],
 }
+
+/// Told how many of how many measurements are done.
+pub type Progress<'p> = &'p mut dyn FnMut(usize, usize);
 
 /// What a choice of tensors is worth.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,9 +38,10 @@ pub struct Mixed {
     pub chosen: Vec<Chosen>,
     /// Tensors that could have 16 bits.
     pub candidates: usize,
-    /// Photos that were held out to measure on.
+    /// Photos that they were chosen on.
     pub photos: usize,
-    /// SQNR of the logits on them before, in dB; `None` if there is no difference.
+    /// SQNR of the logits without the choice, in dB, on the photos among them that bias correction holds out; `None` if no logit
+    /// differs.
     pub before_db: Option<f64>,
     /// And with the tensors that were taken.
     pub after_db: Option<f64>,
@@ -45,7 +52,7 @@ pub struct Mixed {
 pub struct Chosen {
     /// Its name.
     pub name: String,
-    /// What it adds to the SQNR of the logits, with those before it, in dB.
+    /// What it adds to the SQNR of the logits, with those before it, in dB; before biases are corrected.
     pub gain_db: f64,
     /// Multiply-accumulates that it adds.
     pub macs: u64,
@@ -67,15 +74,12 @@ impl Candidate {
 
 impl Mixer<'_> {
     /// Keeps the tensors in 16 bits that are worth it. All that are kept so in the end, earlier ones included, add at most `percent`
-    /// of the model's multiply-accumulates. `progress` is told how many of how many measurements are done.
-    ///
-    /// # Errors
-    /// [`CompileError::FewPhotos`] when too few photos were added to the calibrator; as [`Model::compile`], since plans are made.
-    pub fn choose(
+    /// of the model's multiply-accumulates.
+    pub(super) fn choose(
         &self,
         ranges: &mut Ranges,
         percent: f64,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: Progress<'_>,
     ) -> Result<Mixed, CompileError> {
         if self.samples.len() < ENOUGH as usize {
             return Err(CompileError::FewPhotos {
@@ -85,7 +89,6 @@ impl Mixer<'_> {
         }
         let graph = self.model.graph();
         let mut deviation = self.measure(ranges)?;
-        let before_db = deviation.sqnr_db();
         let candidates = self.candidates(ranges, deviation.noise(), progress)?;
         let count = candidates.len();
         let mut left = self
@@ -109,9 +112,9 @@ impl Mixer<'_> {
         Ok(Mixed {
             chosen,
             candidates: count,
-            photos: self.held_out().count(),
-            before_db,
-            after_db: deviation.sqnr_db(),
+            photos: self.samples.len(),
+            before_db: None,
+            after_db: None,
         })
     }
 
@@ -125,7 +128,7 @@ impl Mixer<'_> {
         &self,
         ranges: &Ranges,
         noise: f64,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: Progress<'_>,
     ) -> Result<Vec<Candidate>, CompileError> {
         let graph = self.model.graph();
         let kept = ranges.kept_values(graph);
@@ -154,28 +157,46 @@ impl Mixer<'_> {
         }
     }
 
-    fn held_out(&self) -> impl Iterator<Item = &Sample> {
-        self.samples.iter().skip(HELD_OUT).step_by(PARTS)
-    }
-
-    /// How far the logits of the plan that the ranges give are from the f32 model's, on the photos held out.
+    /// How far the logits of the plan that the ranges give are from the f32 model's.
     fn measure(&self, ranges: &Ranges) -> Result<Deviation, CompileError> {
-        let options = Options::unnamed(&self.calibration);
+        let options = Options::unnamed(self.calibration);
         let bytes = self.model.compile(ranges, &options)?;
-        let failed = |e: &dyn std::fmt::Display| CompileError::Plan(e.to_string());
-        let plan = Plan::parse(&bytes).map_err(|e| failed(&e))?;
-        let mut engine = Engine::new(&plan, Kernel::detect());
-        let mut arena = AlignedBytes::zeroed(engine.arena_len());
-        let scale = plan.output().scale;
+        let failed = |e: String| CompileError::Plan(e);
+        let plan = Plan::parse(&bytes).map_err(|e| failed(e.to_string()))?;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let shares = self
+            .samples
+            .chunks(self.samples.len().div_ceil(threads).max(1));
+        let logits: Vec<Result<Vec<Vec<f32>>, String>> = std::thread::scope(|scope| {
+            let runs = shares.map(|share| scope.spawn(|| logits(&plan, share)));
+            let runs: Vec<_> = runs.collect();
+            let lost = |_| Err("a thread that measured it is gone".to_owned());
+            let joined = runs.into_iter().map(|run| run.join().unwrap_or_else(lost));
+            joined.collect()
+        });
+        // In the photos' order, so that sums do not depend on the number of threads.
         let mut deviation = Deviation::default();
-        for sample in self.held_out() {
-            let logits = engine.run(&mut arena, &sample.image);
-            let logits = logits.map_err(|e| failed(&e))?;
-            let logits: Vec<f32> = logits.iter().map(|x| *x as f32 * scale).collect();
-            deviation.add(&logits, &sample.logits);
+        let mut samples = self.samples.iter();
+        for share in logits {
+            for (logits, sample) in share.map_err(failed)?.iter().zip(&mut samples) {
+                deviation.add(logits, &sample.logits);
+            }
         }
         Ok(deviation)
     }
+}
+
+/// What a plan makes of photos.
+fn logits(plan: &Plan<'_>, samples: &[Sample]) -> Result<Vec<Vec<f32>>, String> {
+    let mut engine = Engine::new(plan, Kernel::detect());
+    let mut arena = AlignedBytes::zeroed(engine.arena_len());
+    let scale = plan.output().scale;
+    let run = |sample: &Sample| {
+        let logits = engine.run(&mut arena, &sample.image);
+        let logits = logits.map_err(|e| e.to_string())?;
+        Ok(logits.iter().map(|x| *x as f32 * scale).collect())
+    };
+    samples.iter().map(run).collect()
 }
 
 /// The values of a graph that can have 16 bits where they would have 8.

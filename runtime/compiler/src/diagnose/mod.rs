@@ -17,7 +17,7 @@ mod stored;
 pub(crate) mod tests;
 mod written;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use vitlet_plan::{Op as PlanOp, Plan};
 
@@ -28,10 +28,9 @@ use crate::deviation::Deviation;
 use crate::error::CompileError;
 use crate::eval::run_op;
 use crate::ir::{Graph, Op, ValueId};
-use crate::layers::LayerProbe;
+use crate::layers::{LayerProbe, matched, plane_makers};
 use crate::memory::parts::is_structural;
 use crate::model::{Model, Normalisation};
-use crate::quantise::planes;
 
 /// How far one op of a plan is off, over all photos.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -227,29 +226,6 @@ impl<'m> Study<'m> {
         let worst = makers.min_by(|a, b| a.1.total_cmp(&b.1));
         worst.map(|(op, _)| op)
     }
-}
-
-/// The graph's op for each op of the plan: that of the same name; of several, in order.
-fn matched<'m>(graph: &'m Graph, plan: &Plan<'_>) -> Vec<Option<&'m Op>> {
-    let mut named: BTreeMap<&str, VecDeque<&Op>> = BTreeMap::new();
-    for op in graph.ops.iter().filter(|op| !is_structural(op)) {
-        let name = &*graph.values[op.output].name;
-        named.entry(name).or_default().push_back(op);
-    }
-    let first = |op: PlanOp<'_>| named.get_mut(op.name).and_then(VecDeque::pop_front);
-    plan.ops().map(first).collect()
-}
-
-/// The ops of the plan that make the planes of values.
-fn plane_makers(graph: &Graph, plan: &Plan<'_>) -> BTreeMap<ValueId, [usize; 2]> {
-    let ops = plan.ops().enumerate();
-    let named: BTreeMap<&str, usize> = ops.map(|(index, op)| (op.name, index)).collect();
-    let pair = |op: &Op| {
-        let [high, low] = planes::names(&graph.values[op.output].name);
-        let op_of = |name: &str| named.get(name).copied();
-        Some((op.output, [op_of(&high)?, op_of(&low)?]))
-    };
-    graph.ops.iter().filter_map(pair).collect()
 }
 
 /// Scale and zero point of each channel of an op's first operand; `None` if the plan does not say.
