@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use vitlet_compiler::{
-    Calibration, CompileError, Deviation, LayerReport, Method, Mixer, Model, Normalisation,
-    Options, Ranges,
+    Calibration, Calibrator, CompileError, Deviation, LayerReport, Method, Mixed, Model,
+    Normalisation, Options, Ranges,
 };
 use vitlet_engine::Engine;
 use vitlet_kernels::Kernel;
