@@ -160,7 +160,6 @@ fn all_that_can_be_raised_makes_the_logits_better_and_every_kernel_agrees() {
         let (_, logits) = layers(&model, &compiled(&model, ranges));
         logits.sqnr_db().expect("integers are not exact")
     });
-    println!("{narrow} dB in 8 bits, {raised} dB in 16");
     assert!(raised > narrow + 1.0, "{narrow} dB, then {raised} dB");
 
     let bytes = compiled(&model, &wide);
