@@ -173,7 +173,7 @@ impl<'g> Planes<'g> {
         self.pairs.iter().find(table).map(|pair| pair.high)
     }
 
-    /// Makes two planes of a value; what the ops that read it want of them is in `seen`.
+    /// Makes two planes of a value; the parts of its readers' sums take their ranges from `seen`.
     fn raise(
         &mut self,
         value: ValueId,
@@ -188,7 +188,7 @@ impl<'g> Planes<'g> {
             let ops = if op.output == value {
                 produce(op, pair)
             } else if is_product(&op, value) {
-                self.split(op, pair, &types, seen)
+                self.split(&op, pair, &types, seen)
             } else {
                 vec![renamed(op, value, pair)]
             };
@@ -226,14 +226,14 @@ impl<'g> Planes<'g> {
     /// A layer with weights that reads a raised value, as one layer for each plane.
     fn split(
         &mut self,
-        op: Op,
+        op: &Op,
         pair: Pair,
         types: &Types,
         seen: &BTreeMap<ValueId, &ValueRange>,
     ) -> Vec<Op> {
         let (result, epilogue) = (op.output, op.epilogue().cloned().unwrap_or_default());
         let [mut high, mut low] = [pair.high, pair.low].map(|plane| Op {
-            kind: layer(&self.graph, &op),
+            kind: layer(&self.graph, op),
             inputs: vec![plane],
             output: result,
         });
