@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::Serialize;
 use vitlet::{Interpolation, Plan, Preprocess, Preprocessor, Resize};
-use vitlet_compiler::{Calibration, CompileError, Method, Model, Normalisation, Options, Ranges};
+use vitlet_compiler::{
+    Calibration, Calibrator, CompileError, Keep, Method, Mixed, Model, Normalisation, Options,
+    Ranges,
+};
 
 use crate::args::at_least_one;
 use crate::bench::noise;
@@ -27,6 +30,11 @@ Examples:
   The same plan again, byte for byte, on any machine
     vitlet compile model.onnx -o model.vitlet --ranges ranges.json \\
         --labels labels.txt
+  More accuracy for at most 10 percent more work
+    vitlet compile model.onnx -o model.vitlet --calib calib/ --mixed auto
+  More bits for what the second block's layers with weights read
+    vitlet compile model.onnx -o model.vitlet --calib calib/ \\
+        --keep-16 '*blocks.1/*'
 
 The calibration folder has one folder of photos per class; unless --labels
 says otherwise, the sorted names of these are the labels. Photos that lie in
@@ -70,6 +78,18 @@ pub(crate) struct Args {
     /// layer's weights, wherever that brings the next layer nearer to f32 on every fourth photo, which is held out
     #[arg(long, conflicts_with = "ranges")]
     no_norm_folding: bool,
+    /// Keep tensors in 16 bits whose names fit: * stands for any characters, ? for one; `inspect MODEL.onnx` and `compare --layers`
+    /// print the names. They become two planes of 8 bits each, so every layer with weights that reads one multiplies twice; weights
+    /// are stored once. Queries, keys and values of attention and its results stay in 8 bits. May be given several times
+    #[arg(long = "keep-16", value_name = "PATTERN")]
+    keep_16: Vec<String>,
+    /// Choose tensors to keep in 16 bits: each is tried alone on the first 64 calibration photos (at least 16 are needed), and those
+    /// that take most noise off the logits per multiply-accumulate are taken while the budget lasts. --save-ranges keeps the choice
+    #[arg(long, value_name = "auto")]
+    mixed: Option<Choice>,
+    /// Multiply-accumulates that tensors of 16 bits may add, in percent of the model's
+    #[arg(long, value_name = "PERCENT", default_value = "10", requires = "mixed", value_parser = parse_percent)]
+    mixed_budget: f64,
     /// The labels, one a line [default: the sorted folder names of --calib]
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -99,6 +119,12 @@ pub(crate) struct Args {
     name: Option<String>,
 }
 
+/// Who chooses the tensors of 16 bits.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Choice {
+    Auto,
+}
+
 #[derive(Serialize)]
 struct Record<'a> {
     plan: String,
@@ -108,6 +134,101 @@ struct Record<'a> {
     preprocess: Preprocessing,
     calibration: CalibrationRecord,
     lowering: LoweringRecord,
+    wide: WideRecord,
+}
+
+/// Tensors of 16 bits that would have 8.
+#[derive(Serialize)]
+struct WideRecord {
+    /// Their names.
+    tensors: Vec<String>,
+    /// Multiply-accumulates that they add.
+    macs: u64,
+    /// Null without --mixed.
+    mixed: Option<MixedRecord>,
+}
+
+/// What --mixed auto chose.
+#[derive(Serialize)]
+struct MixedRecord {
+    candidates: usize,
+    photos: usize,
+    /// SQNR of the logits on every fourth of these photos, without and with the choice.
+    before_db: Option<f64>,
+    after_db: Option<f64>,
+    chosen: Vec<ChosenRecord>,
+}
+
+#[derive(Serialize)]
+struct ChosenRecord {
+    name: String,
+    gain_db: f64,
+    macs: u64,
+}
+
+impl MixedRecord {
+    fn new(mixed: Mixed) -> Self {
+        let chosen = mixed.chosen.into_iter().map(|chosen| ChosenRecord {
+            name: chosen.name,
+            gain_db: chosen.gain_db,
+            macs: chosen.macs,
+        });
+        Self {
+            candidates: mixed.candidates,
+            photos: mixed.photos,
+            before_db: mixed.before_db,
+            after_db: mixed.after_db,
+            chosen: chosen.collect(),
+        }
+    }
+
+    fn report(&self, report: &mut Report<'_>) -> anyhow::Result<()> {
+        let decibels =
+            |db: Option<f64>| db.map_or("no noise".to_owned(), |db| format!("{db:.2} dB"));
+        report.entry(
+            "mixed",
+            format_args!(
+                "{} of {} tensors chosen on {} photos; SQNR {} instead of {}, on every fourth",
+                self.chosen.len(),
+                self.candidates,
+                self.photos,
+                decibels(self.after_db),
+                decibels(self.before_db)
+            ),
+        )?;
+        for chosen in &self.chosen {
+            report.entry(
+                "",
+                format_args!(
+                    "{:+.2} dB for {} MACs: {}",
+                    chosen.gain_db,
+                    grouped(chosen.macs),
+                    chosen.name
+                ),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl WideRecord {
+    fn report(&self, model: &Model, report: &mut Report<'_>) -> anyhow::Result<()> {
+        if let Some(mixed) = &self.mixed {
+            mixed.report(report)?;
+        }
+        if self.tensors.is_empty() {
+            return Ok(());
+        }
+        report.entry(
+            "16 bits",
+            format_args!(
+                "{} tensors; {} MACs more, {:.1} % of the model's",
+                self.tensors.len(),
+                grouped(self.macs),
+                self.macs as f64 / model.macs().max(1) as f64 * 100.0
+            ),
+        )
+    }
 }
 
 #[derive(Serialize)]
@@ -185,6 +306,7 @@ pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
     let [height, width] = model.image_size();
     let preprocess = preprocess(args, height, width)?;
     let labels = files.labels(args, model.classes())?;
+    let keep = tensors_to_keep(&args.keep_16, &model)?;
     let preprocessing = Preprocessing::new(&preprocess, args.mean, args.std);
     let mut report = Report { out };
     report.entry(
@@ -204,11 +326,17 @@ pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
     let mut work = Work {
         args,
         model: &model,
+        keep: &keep,
         normalisation: &normalisation,
         preprocess,
         preprocessor: Preprocessor::new(preprocess),
     };
-    let (ranges, calibration, lowering) = work.ranges(&files, &mut report)?;
+    let Calibrated {
+        ranges,
+        calibration,
+        lowering,
+        wide,
+    } = work.ranges(&files, &mut report)?;
     if let (Some(file), None) = (&files.save_ranges, &files.ranges) {
         file.write(|writer| writer.write_all(ranges.to_json().as_bytes()))?;
         report.entry(
@@ -233,6 +361,7 @@ pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
         preprocess: preprocessing,
         calibration,
         lowering,
+        wide,
     };
     report.out.record(&record)?;
     report.entry("written", &record.plan)?;
@@ -254,11 +383,31 @@ pub(crate) fn open_model(path: &Path) -> anyhow::Result<Model> {
 /// An error of the compiler, with the exit status it deserves.
 pub(crate) fn compile_error(error: CompileError) -> anyhow::Error {
     match error {
-        CompileError::Read { .. } | CompileError::NotOnnx { .. } | CompileError::Ranges(_) => {
-            invalid(error)
-        }
+        CompileError::Read { .. }
+        | CompileError::NotOnnx { .. }
+        | CompileError::Ranges(_)
+        | CompileError::NoTensor { .. }
+        | CompileError::Keep16 { .. }
+        | CompileError::FewPhotos { .. } => invalid(error),
         _ => anyhow::Error::new(error),
     }
+}
+
+/// The tensors that --keep-16 names.
+fn tensors_to_keep(patterns: &[String], model: &Model) -> anyhow::Result<Vec<Keep>> {
+    let keep = |pattern: &String| {
+        let keep = model
+            .keep_16(pattern)
+            .map_err(|error| compile_error(error).context(format!("--keep-16 {pattern}")))?;
+        if let Some((name, reason)) = keep.refused.first() {
+            warn(format_args!(
+                "--keep-16 {pattern}: {} tensors stay as they are, `{name}` is the first: {reason}",
+                keep.refused.len()
+            ));
+        }
+        Ok(keep)
+    };
+    patterns.iter().map(keep).collect()
 }
 
 fn model_name(args: &Args) -> String {
@@ -331,9 +480,28 @@ impl Files {
             labels,
             dataset,
         };
+        files.check_bits(args)?;
         files.check_photos(args)?;
         files.check_outputs(args)?;
         Ok(files)
+    }
+
+    /// Ranges of an earlier run are good for the bits of that run.
+    fn check_bits(&self, args: &Args) -> anyhow::Result<()> {
+        let Some(ranges) = &self.ranges else {
+            return Ok(());
+        };
+        if args.mixed.is_some() {
+            return Err(invalid(
+                "--mixed auto measures on calibration photos, and with --ranges none are read; calibrate with --calib DIR alone, and --save-ranges FILE keeps what is chosen",
+            ));
+        }
+        if !args.keep_16.is_empty() && ranges.corrected() > 0 {
+            return Err(invalid(
+                "--keep-16: the biases of these --ranges are corrected for other bits, and would be wrong; calibrate with --calib DIR alone, and --save-ranges FILE keeps the bits",
+            ));
+        }
+        Ok(())
     }
 
     /// Calibration needs photos; a class without any is odd.
@@ -472,18 +640,23 @@ impl Report<'_> {
 struct Work<'a> {
     args: &'a Args,
     model: &'a Model,
+    keep: &'a [Keep],
     normalisation: &'a Normalisation,
     preprocess: Preprocess,
     preprocessor: Preprocessor,
 }
 
+/// The ranges and where they are from.
+struct Calibrated {
+    ranges: Ranges,
+    calibration: CalibrationRecord,
+    lowering: LoweringRecord,
+    wide: WideRecord,
+}
+
 impl Work<'_> {
     /// The ranges that were given, or those of the photos. The lowering is checked first, before anything is quantised.
-    fn ranges(
-        &mut self,
-        files: &Files,
-        report: &mut Report<'_>,
-    ) -> anyhow::Result<(Ranges, CalibrationRecord, LoweringRecord)> {
+    fn ranges(&mut self, files: &Files, report: &mut Report<'_>) -> anyhow::Result<Calibrated> {
         if let (Some(ranges), Some(path)) = (&files.ranges, &self.args.ranges) {
             let image = noise(self.preprocessor.image_len());
             let lowering = self.check_lowering(&image, report)?;
@@ -499,7 +672,10 @@ impl Work<'_> {
                 ),
             )?;
             record.report(report)?;
-            return Ok((ranges.clone(), record, lowering));
+            let mut ranges = ranges.clone();
+            let keep = self.keep.iter();
+            keep.for_each(|keep| ranges.keep_16(self.model, keep));
+            return self.calibrated(ranges, record, lowering, None, report);
         }
         // clap asks for --calib unless there are --ranges.
         let dataset = files.dataset.as_ref().context("no --calib DIR")?;
@@ -510,7 +686,7 @@ impl Work<'_> {
         &mut self,
         dataset: &Dataset,
         report: &mut Report<'_>,
-    ) -> anyhow::Result<(Ranges, CalibrationRecord, LoweringRecord)> {
+    ) -> anyhow::Result<Calibrated> {
         let (count, classes) = (self.args.calib_count, dataset.classes.len());
         if count < classes {
             warn(format_args!(
@@ -556,7 +732,7 @@ impl Work<'_> {
             )
         })?;
         check.report(folder, dataset.is_named(), self.model.classes())?;
-        let ranges = calibrator.finish().map_err(compile_error)?;
+        let (ranges, mixed) = self.finish(calibrator).map_err(compile_error)?;
         warn_of_constants(&ranges);
         let record = CalibrationRecord::new(self.model, &ranges, skipped, None);
         report.entry(
@@ -574,7 +750,44 @@ impl Work<'_> {
             ),
         )?;
         record.report(report)?;
-        Ok((ranges, record, lowering))
+        self.calibrated(ranges, record, lowering, mixed, report)
+    }
+
+    /// The ranges, with 16 bits for the tensors that are named, then for those that are worth it.
+    fn finish(&self, calibrator: Calibrator<'_>) -> Result<(Ranges, Option<Mixed>), CompileError> {
+        let Some(Choice::Auto) = self.args.mixed else {
+            return Ok((calibrator.finish_keeping(self.keep)?, None));
+        };
+        let mut bar: Option<Progress> = None;
+        let mut step = |_: usize, len: usize| {
+            bar.get_or_insert_with(|| Progress::new(len, "mixed"))
+                .step();
+        };
+        let (ranges, mixed) =
+            calibrator.finish_mixed(self.keep, self.args.mixed_budget, &mut step)?;
+        Ok((ranges, Some(mixed)))
+    }
+
+    fn calibrated(
+        &self,
+        ranges: Ranges,
+        calibration: CalibrationRecord,
+        lowering: LoweringRecord,
+        mixed: Option<Mixed>,
+        report: &mut Report<'_>,
+    ) -> anyhow::Result<Calibrated> {
+        let wide = WideRecord {
+            tensors: ranges.kept_16().map(str::to_owned).collect(),
+            macs: self.model.extra_macs(&ranges),
+            mixed: mixed.map(MixedRecord::new),
+        };
+        wide.report(self.model, report)?;
+        Ok(Calibrated {
+            ranges,
+            calibration,
+            lowering,
+            wide,
+        })
     }
 
     /// Each layer, fed the reference's inputs, must agree with the reference.
@@ -625,6 +838,13 @@ fn parse_resize(text: &str) -> Result<Resize, String> {
         (_, Some(Ok(side))) => Ok(Resize::ShortSide(side)),
         _ => Err("write squash or short-side:N with a number of pixels".to_owned()),
     }
+}
+
+fn parse_percent(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|percent| (0.0..=1000.0).contains(percent))
+        .ok_or_else(|| "write a number of percent from 0 to 1000, without a sign: 10".to_owned())
 }
 
 fn parse_interpolation(text: &str) -> Result<Interpolation, String> {

@@ -14,6 +14,7 @@ mod histogram;
 mod loss;
 mod method;
 mod min_max;
+mod mixed;
 mod mse;
 mod percentile;
 
@@ -23,10 +24,13 @@ use self::bias::{Means, Reference, Sample};
 use self::fold::Norm;
 use self::histogram::Histogram;
 pub use self::method::Method;
+use self::mixed::Mixer;
+pub use self::mixed::{Chosen, Mixed, Progress};
 use crate::error::CompileError;
 use crate::eval::{Expected, before, source_nodes};
 use crate::frontend::{NodeId, Probe};
 use crate::ir::{Graph, Kind, Op, ValueId};
+use crate::keep::Keep;
 use crate::lower::expr::Expr;
 use crate::model::{Model, Normalisation};
 use crate::ranges::{Header, Ranges, ValueRange};
@@ -128,11 +132,11 @@ impl<'m> Calibrator<'m> {
         let outputs = self.probe.run(&input)?;
         let expected = Expected::new(graph, &self.nodes, &outputs);
         let part = self.images as usize % PARTS;
-        let keep = self.calibration.correct_bias && self.kept.len() < KEPT;
+        let keep = self.kept.len() < KEPT;
         for w in &mut self.watched {
             let value = &graph.values[w.value];
             let data = expected.read(w.value);
-            if keep {
+            if keep && self.calibration.correct_bias {
                 let rows = data.chunks(value.channels.max(1));
                 let rows = rows.map(|row| row.iter().copied().map(f64::from));
                 w.means[part].add(rows, value.channels);
@@ -167,10 +171,61 @@ impl<'m> Calibrator<'m> {
     /// [`CompileError::NoCalibration`] when no photo was added; as [`Model::compile`] when biases are to be corrected, since plans are
     /// made and run for that.
     pub fn finish(self) -> Result<Ranges, CompileError> {
+        self.finish_keeping(&[])
+    }
+
+    /// The ranges, with tensors that are kept in 16 bits.
+    ///
+    /// # Errors
+    /// As [`Calibrator::finish`].
+    pub fn finish_keeping(self, keep: &[Keep]) -> Result<Ranges, CompileError> {
+        let ranges = self.uncorrected(keep)?;
+        if !self.calibration.correct_bias {
+            return Ok(ranges);
+        }
+        self.corrected(ranges).map(|(ranges, _)| ranges)
+    }
+
+    /// The same, and then tensors are chosen that are worth 16 bits: all that have them add at most `percent` of the model's
+    /// multiply-accumulates.
+    ///
+    /// # Errors
+    /// As [`Calibrator::finish`]; [`CompileError::FewPhotos`] when too few photos were added to choose by.
+    pub fn finish_mixed(
+        self,
+        keep: &[Keep],
+        percent: f64,
+        progress: Progress<'_>,
+    ) -> Result<(Ranges, Mixed), CompileError> {
+        let narrow = self.uncorrected(keep)?;
+        let mixer = Mixer {
+            model: self.model,
+            calibration: &self.calibration,
+            samples: &self.kept,
+        };
+        let mut wide = narrow.clone();
+        let mut mixed = mixer.choose(&mut wide, percent, progress)?;
+        let (narrow, before_db) = self.corrected(narrow)?;
+        let (wide, after_db) = self.corrected(wide)?;
+        // Of equals, and of what cannot be compared, the one that costs less.
+        let better = after_db > before_db;
+        if !better {
+            mixed.chosen.clear();
+        }
+        mixed.before_db = before_db;
+        mixed.after_db = if better { after_db } else { before_db };
+        Ok((if better { wide } else { narrow }, mixed))
+    }
+
+    /// The ranges with tensors kept in 16 bits, biases left as they are.
+    fn uncorrected(&self, keep: &[Keep]) -> Result<Ranges, CompileError> {
         if self.images == 0 {
             return Err(CompileError::NoCalibration);
         }
-        self.corrected(self.ranges())
+        let mut ranges = self.ranges();
+        keep.iter()
+            .for_each(|keep| ranges.keep_16(self.model, keep));
+        Ok(ranges)
     }
 
     /// The ranges, biases left as they are.
@@ -208,10 +263,11 @@ impl<'m> Calibrator<'m> {
         )
     }
 
-    /// The ranges with what corrections help, if enough photos were kept to tell.
-    fn corrected(&self, ranges: Ranges) -> Result<Ranges, CompileError> {
+    /// The ranges with what corrections help, if they are wanted and enough photos were kept to tell; and the SQNR of the logits on
+    /// the photos held out, in dB.
+    fn corrected(&self, ranges: Ranges) -> Result<(Ranges, Option<f64>), CompileError> {
         if self.kept.len() < ENOUGH as usize {
-            return Ok(ranges);
+            return Ok((ranges, None));
         }
         let means = |value| Some(&self.watched.iter().find(|w| w.value == value)?.means);
         let reference = Reference {
@@ -220,6 +276,10 @@ impl<'m> Calibrator<'m> {
             samples: &self.kept,
             means: &means,
         };
+        if !self.calibration.correct_bias {
+            let sqnr = reference.sqnr(&ranges)?;
+            return Ok((ranges, sqnr));
+        }
         reference.correct(ranges)
     }
 }
@@ -355,6 +415,7 @@ impl<'m> Watched<'m> {
             method: Some(chosen),
             channels,
             correction: vec![],
+            ..ValueRange::default()
         }
     }
 }
@@ -412,7 +473,7 @@ mod tests {
             .collect();
         planted.correct(graph, logits, &shift);
         assert!(correction(&planted)[9] < -0.8 * largest);
-        let corrected = calibrator.corrected(planted).expect("it compiles");
+        let (corrected, _) = calibrator.corrected(planted).expect("it compiles");
         let left = correction(&corrected);
         assert!(
             left.iter().all(|x| x.abs() < 0.05 * largest),

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::quantise::planes::Refusal;
+
 /// A node of the model that the recogniser could not lower.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnsupportedNode {
@@ -89,9 +91,46 @@ pub enum CompileError {
         /// The bound it breaks.
         reason: String,
     },
+    /// No tensor has such a name.
+    #[error(
+        "no tensor of the model is named like `{pattern}`; {}",
+        near_names(near)
+    )]
+    NoTensor {
+        /// What was looked for.
+        pattern: String,
+        /// Names that are nearest to it.
+        near: Vec<String>,
+    },
+    /// A tensor cannot have 16 bits.
+    #[error("`{name}` cannot be kept in 16 bits: {reason}")]
+    Keep16 {
+        /// The tensor.
+        name: String,
+        /// Why, and what would do.
+        reason: Refusal,
+    },
+    /// Too few photos to tell what helps.
+    #[error(
+        "{found} calibration photos are too few to choose the tensors of 16 bits by; give at least {wanted}, better 64"
+    )]
+    FewPhotos {
+        /// Photos there are.
+        found: usize,
+        /// The least number.
+        wanted: usize,
+    },
     /// The plan writer refused the plan; the reader's own checks run on every plan before it is returned.
     #[error("the plan does not pass its own verification: {0}")]
     Plan(String),
+}
+
+fn near_names(near: &[String]) -> String {
+    let names: Vec<String> = near.iter().map(|name| format!("`{name}`")).collect();
+    format!(
+        "near names are {}; `vitlet inspect MODEL.onnx` lists all",
+        names.join(", ")
+    )
 }
 
 fn list(nodes: &[UnsupportedNode]) -> String {

@@ -92,6 +92,17 @@ impl Geometry {
         }
     }
 
+    /// One window over so many rows.
+    pub fn all_rows(rows: usize) -> Geometry {
+        Geometry {
+            input: [rows, 1],
+            output: [1, 1],
+            kernel: [rows, 1],
+            stride: [1, 1],
+            pad: [0; 4],
+        }
+    }
+
     /// True for a window that sees one pixel, the same as its result's.
     pub fn is_per_row(&self) -> bool {
         self.kernel == [1, 1] && self.stride == [1, 1] && self.pad == [0; 4]

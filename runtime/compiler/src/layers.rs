@@ -1,13 +1,16 @@
-//! What every layer computes in f32, by tract: the values that a plan's tensors are compared with.
+//! What every layer computes in f32, by tract: the values that a plan's tensors are compared with. And which op of a plan a layer is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+
+use vitlet_plan::{Op as PlanOp, Plan};
 
 use crate::error::CompileError;
 use crate::eval::source_nodes;
 use crate::frontend::{NodeId, Probe, Tensor};
-use crate::ir::{Graph, ValueId};
+use crate::ir::{Graph, Op, ValueId};
 use crate::memory::parts::is_structural;
 use crate::model::Model;
+use crate::quantise::planes;
 
 /// The layers of a model in f32.
 #[derive(Debug)]
@@ -62,4 +65,27 @@ impl LayerValues<'_> {
         let tensor = self.tensors.get(*self.layers.places.get(&source.node)?)?;
         Some(source.gather(&tensor.data, value.rows, value.channels))
     }
+}
+
+/// The graph's op for each op of the plan: that of the same name; of several, in order.
+pub(crate) fn matched<'m>(graph: &'m Graph, plan: &Plan<'_>) -> Vec<Option<&'m Op>> {
+    let mut named: BTreeMap<&str, VecDeque<&Op>> = BTreeMap::new();
+    for op in graph.ops.iter().filter(|op| !is_structural(op)) {
+        let name = &*graph.values[op.output].name;
+        named.entry(name).or_default().push_back(op);
+    }
+    let first = |op: PlanOp<'_>| named.get_mut(op.name).and_then(VecDeque::pop_front);
+    plan.ops().map(first).collect()
+}
+
+/// The ops of the plan that make the planes of values.
+pub(crate) fn plane_makers(graph: &Graph, plan: &Plan<'_>) -> BTreeMap<ValueId, [usize; 2]> {
+    let ops = plan.ops().enumerate();
+    let named: BTreeMap<&str, usize> = ops.map(|(index, op)| (op.name, index)).collect();
+    let pair = |op: &Op| {
+        let [high, low] = planes::names(&graph.values[op.output].name);
+        let op_of = |name: &str| named.get(name).copied();
+        Some((op.output, [op_of(&high)?, op_of(&low)?]))
+    };
+    graph.ops.iter().filter_map(pair).collect()
 }

@@ -102,6 +102,18 @@ pub struct Options<'a> {
     pub model_name: &'a str,
 }
 
+impl Options<'_> {
+    /// For plans that are only measured.
+    pub(crate) fn unnamed(calibration: &Calibration) -> Self {
+        Options {
+            normalisation: calibration.normalisation,
+            preprocess: calibration.preprocess,
+            labels: &[],
+            model_name: "calibration",
+        }
+    }
+}
+
 /// An ONNX file, parsed and lowered to whole layers.
 #[derive(Debug)]
 pub struct Model {
@@ -162,6 +174,14 @@ impl Model {
     #[must_use]
     pub fn macs(&self) -> u64 {
         self.graph.ops.iter().map(|op| self.graph.macs(op)).sum()
+    }
+
+    /// Multiply-accumulates that a plan has more by the tensors that ranges keep in 16 bits.
+    #[must_use]
+    pub fn extra_macs(&self, ranges: &Ranges) -> u64 {
+        let kept = ranges.kept_values(&self.graph).into_iter();
+        kept.map(|value| quantise::planes::extra_macs(&self.graph, value))
+            .sum()
     }
 
     /// Weights, biases and other constants of the layers; what several layers share (one linear layer over tokens of two kinds, say)

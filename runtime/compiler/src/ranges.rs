@@ -19,6 +19,10 @@ const FORMAT: &str = "vitlet-ranges";
 /// Version 1 did not say how photos were fitted to the model, nor by which method ranges were chosen (it was `mse`). Such files
 /// are read as they are.
 const VERSION: u32 = 2;
+/// Version 3 has activations of 16 bits. Files without any are of version 2.
+const VERSION_WITH_BITS: u32 = 3;
+/// The only number of bits that is said: 8 are understood.
+const WIDE: u8 = 16;
 
 /// Ranges of every activation of one model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -93,6 +97,16 @@ pub(crate) struct ValueRange {
     /// What is added to the bias of the layer that makes the value, per channel. From version 2 on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) correction: Vec<f32>,
+    /// 16, or nothing for 8 bits. From version 3 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bits: Option<u8>,
+}
+
+impl ValueRange {
+    /// Whether the activation is to have 16 bits where it would have 8.
+    pub(crate) fn is_16_bit(&self) -> bool {
+        self.bits == Some(WIDE)
+    }
 }
 
 impl Ranges {
@@ -154,6 +168,32 @@ impl Ranges {
         folded.count()
     }
 
+    /// The activations that are kept in 16 bits.
+    pub fn kept_16(&self) -> impl Iterator<Item = &str> {
+        let kept = self.values.iter().filter(|v| v.is_16_bit());
+        kept.map(|v| &*v.name)
+    }
+
+    /// The values of a graph that are kept in 16 bits.
+    pub(crate) fn kept_values(&self, graph: &Graph) -> Vec<ValueId> {
+        let values = used_values(graph).into_iter().zip(&self.values);
+        let kept = values.filter(|(_, range)| range.is_16_bit());
+        kept.map(|(value, _)| value).collect()
+    }
+
+    /// Keeps a value in 16 bits, or no longer.
+    pub(crate) fn set_16_bit(&mut self, graph: &Graph, value: ValueId, wide: bool) {
+        let place = used_values(graph).iter().position(|v| *v == value);
+        if let Some(range) = place.and_then(|place| self.values.get_mut(place)) {
+            range.bits = wide.then_some(WIDE);
+        }
+        self.version = if self.values.iter().any(ValueRange::is_16_bit) {
+            VERSION_WITH_BITS
+        } else {
+            self.version.min(VERSION)
+        };
+    }
+
     /// Takes a shift off the results of the layer that makes the value.
     pub(crate) fn correct(&mut self, graph: &Graph, value: ValueId, shift: &[f64]) {
         let place = used_values(graph).iter().position(|v| *v == value);
@@ -213,9 +253,9 @@ impl Ranges {
     pub fn from_json(text: &str) -> Result<Ranges, CompileError> {
         let ranges: Ranges = serde_json::from_str(text)
             .map_err(|e| CompileError::Ranges(format!("not a ranges file ({e})")))?;
-        if ranges.format != FORMAT || !(1..=VERSION).contains(&ranges.version) {
+        if ranges.format != FORMAT || !(1..=VERSION_WITH_BITS).contains(&ranges.version) {
             let found = format!(
-                "format `{}` version {}, expected `{FORMAT}` version 1 to {VERSION}",
+                "format `{}` version {}, expected `{FORMAT}` version 1 to {VERSION_WITH_BITS}",
                 ranges.format, ranges.version
             );
             return Err(CompileError::Ranges(found));
@@ -229,6 +269,12 @@ impl Ranges {
             let ordered =
                 |[low, high]: [f32; 2]| low.is_finite() && high.is_finite() && low <= high;
             let channels = value.channels.iter().all(|c| c.is_finite() && *c >= 0.0);
+            if value.bits.is_some_and(|bits| bits != WIDE) {
+                return Err(CompileError::Ranges(format!(
+                    "`{}` has a number of bits other than {WIDE}",
+                    value.name
+                )));
+            }
             if !value.correction.iter().all(|c| c.is_finite()) {
                 return Err(CompileError::Ranges(format!(
                     "`{}` has a correction that is not finite",
@@ -283,6 +329,7 @@ mod tests {
             method: Some(Method::Entropy),
             channels: vec![0.7],
             correction: vec![-0.01],
+            ..ValueRange::default()
         };
         Ranges::new(Header::of(Normalisation::IMAGENET), vec![value])
     }
@@ -305,7 +352,12 @@ mod tests {
         let text = ranges().to_json();
         for (from, to, reason) in [
             (r#""images": 1"#, r#""images": 0"#, "0 photos"),
-            (r#""version": 2"#, r#""version": 3"#, "version 3, expected"),
+            (r#""version": 2"#, r#""version": 4"#, "version 4, expected"),
+            (
+                r#""name": "x""#,
+                r#""name": "x", "bits": 12"#,
+                "`x` has a number of bits",
+            ),
             ("percentile:99.9", "percentile:9", "percentile"),
             ("-0.3", "0.3", "`x` has a range"),
         ] {

@@ -428,6 +428,148 @@ fn what_is_named_is_checked_first() {
     );
 }
 
+/// Layer norms of the tiny network that a linear layer reads, which writes 8 bits.
+const NORMS: [&str; 2] = ["n65.*", "n15?.reduced*"];
+
+#[test]
+fn tensors_are_kept_in_16_bits() {
+    let sandbox = sandbox();
+    let calib = format!("{COMPILE} --calib calib --save-ranges ranges.json --json");
+    let narrow = sandbox.run(&calib).succeeded().record();
+    assert_eq!(
+        narrow["wide"],
+        json!({"tensors": [], "macs": 0, "mixed": null})
+    );
+    assert!(
+        !fs::read_to_string(sandbox.path("ranges.json"))
+            .unwrap()
+            .contains("bits")
+    );
+
+    let keep = format!("{calib} --keep-16 {} --keep-16 {}", NORMS[0], NORMS[1]);
+    let record = sandbox.run(&keep).succeeded().record();
+    let tensors = record["wide"]["tensors"].as_array().unwrap();
+    let begins = |begin: &str| {
+        tensors
+            .iter()
+            .any(|name| name.as_str().unwrap().starts_with(begin))
+    };
+    assert!(
+        tensors.len() == 2 && begins("n65.") && begins("n150."),
+        "{record}"
+    );
+    let macs = |record: &serde_json::Value| record["macs"].as_u64().unwrap();
+    let extra = macs(&record["wide"]);
+    assert!(
+        extra > 0 && macs(&record) == macs(&narrow) + extra,
+        "{record}"
+    );
+
+    // The ranges say it, so the plan is the same again.
+    let plan = fs::read(sandbox.path("out.vitlet")).unwrap();
+    let again = "compile tiny.onnx -o again.vitlet --calib calib --ranges ranges.json";
+    let text = sandbox.run(again).succeeded().stdout;
+    assert!(
+        text.contains("16 bits") && text.contains("% of the model's"),
+        "{text}"
+    );
+    assert_eq!(fs::read(sandbox.path("again.vitlet")).unwrap(), plan);
+
+    // Every op has its f32 layer, or none.
+    let compare = "compare tiny.onnx out.vitlet --inputs calib --layers --json";
+    let compared = sandbox.run(compare).succeeded().record();
+    let layers = compared["layers"].as_array().unwrap();
+    let of = |name: &str| layers.iter().find(|layer| layer["name"] == name).unwrap();
+    for name in tensors {
+        let layer = of(name.as_str().unwrap());
+        assert_eq!(layer["dtype"], "s16");
+        assert!(layer["own_db"].as_f64().unwrap() > 60.0, "{layer}");
+    }
+    // Both planes, and both parts of the sums of its reader.
+    assert_eq!(compared["left_out"], 4 * tensors.len());
+}
+
+#[test]
+fn the_mixed_budget_is_kept_and_printed() {
+    let sandbox = sandbox();
+    let calib = format!("{COMPILE} --calib calib --mixed auto --mixed-budget");
+    let record = sandbox
+        .run(&format!("{calib} 20 --json"))
+        .succeeded()
+        .record();
+    let (wide, macs) = (&record["wide"], record["macs"].as_u64().unwrap());
+    let extra = wide["macs"].as_u64().unwrap();
+    assert!(extra * 100 <= 20 * (macs - extra), "{wide}");
+    let mixed = &wide["mixed"];
+    assert_eq!(
+        fields(mixed),
+        ["after_db", "before_db", "candidates", "chosen", "photos"]
+    );
+    assert_eq!(mixed["photos"], 20);
+    assert_eq!(
+        mixed["chosen"].as_array().unwrap().len(),
+        wide["tensors"].as_array().unwrap().len()
+    );
+    let text = sandbox.run(&format!("{calib} 0")).succeeded().stdout;
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("mixed "))
+        .unwrap();
+    assert!(
+        line.contains("0 of ") && line.contains("on 20 photos; SQNR"),
+        "{line}"
+    );
+    assert!(!text.contains("16 bits"), "{text}");
+}
+
+#[test]
+fn bits_that_cannot_be_had_are_explained() {
+    let sandbox = sandbox();
+    sandbox
+        .run(&format!(
+            "{COMPILE} --calib calib --save-ranges ranges.json"
+        ))
+        .succeeded();
+    let calib = format!("{COMPILE} --calib calib");
+    let attention = sandbox.run("inspect tiny.onnx --json").record()["layers"].clone();
+    let attention = attention.as_array().unwrap().iter();
+    let attention = attention.filter(|layer| layer["kind"] == "attention");
+    let attention = attention.map(|layer| layer["name"].as_str().unwrap().to_owned());
+    let attention = attention.last().unwrap();
+    for (arguments, parts) in [
+        (
+            format!("{calib} --keep-16 n650.*"),
+            [
+                "no tensor of the model is named like `n650.*`; near names are `",
+                "`n65.reduced_sum_dd.rms_norm`",
+            ],
+        ),
+        (
+            format!("{calib} --keep-16 {attention}"),
+            [&attention, "attention writes 8 bits"],
+        ),
+        (
+            format!("{COMPILE} --ranges ranges.json --mixed auto"),
+            ["--mixed auto measures on calibration photos", "--calib DIR"],
+        ),
+        (
+            format!("{COMPILE} --ranges ranges.json --keep-16 n65.*"),
+            ["corrected for other bits", "--calib DIR"],
+        ),
+        (
+            format!("{calib} --mixed auto --calib-count 15"),
+            ["15 calibration photos are too few", "at least 16"],
+        ),
+        (format!("{calib} --mixed-budget 5"), ["--mixed", "--help"]),
+        (
+            format!("{calib} --mixed auto --mixed-budget 5%"),
+            ["5%", "number of percent"],
+        ),
+    ] {
+        refused(&sandbox, &arguments, 2, &parts);
+    }
+}
+
 #[test]
 fn photos_that_cannot_be_read() {
     let sandbox = sandbox();

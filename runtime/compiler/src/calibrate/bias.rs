@@ -16,7 +16,7 @@ use super::{Calibration, PARTS};
 use crate::deviation::Deviation;
 use crate::error::CompileError;
 use crate::ir::{Graph, Kind, Op, ValueId};
-use crate::memory::parts::is_structural;
+use crate::layers::{matched, plane_makers};
 use crate::model::{Model, Options};
 use crate::ranges::Ranges;
 
@@ -86,8 +86,16 @@ pub(super) struct Reference<'r> {
 }
 
 impl Reference<'_> {
-    /// The ranges with the corrections that help.
-    pub(super) fn correct(&self, mut ranges: Ranges) -> Result<Ranges, CompileError> {
+    /// The SQNR of the logits on the photos held out, in dB.
+    pub(super) fn sqnr(&self, ranges: &Ranges) -> Result<Option<f64>, CompileError> {
+        Ok(self.run(ranges)?.held_out.sqnr_db())
+    }
+
+    /// The ranges with the corrections that help, and the SQNR of the logits on the photos held out, in dB.
+    pub(super) fn correct(
+        &self,
+        mut ranges: Ranges,
+    ) -> Result<(Ranges, Option<f64>), CompileError> {
         let graph = self.model.graph();
         let mut best: Option<(f64, Ranges)> = None;
         for _ in 0..ROUNDS {
@@ -109,24 +117,20 @@ impl Reference<'_> {
                 }
             }
         }
-        Ok(best.map_or(ranges, |(_, ranges)| ranges))
+        Ok(match best {
+            Some((sqnr, ranges)) => (ranges, Some(sqnr)),
+            None => (ranges, None),
+        })
     }
 
     /// Runs the plan that the ranges give on all samples.
     fn run(&self, ranges: &Ranges) -> Result<Run, CompileError> {
         let graph = self.model.graph();
-        let bytes = self.model.compile(
-            ranges,
-            &Options {
-                normalisation: self.calibration.normalisation,
-                preprocess: self.calibration.preprocess,
-                labels: &[],
-                model_name: "calibration",
-            },
-        )?;
+        let options = Options::unnamed(self.calibration);
+        let bytes = self.model.compile(ranges, &options)?;
         let failed = |e: &dyn std::fmt::Display| CompileError::Plan(e.to_string());
         let plan = Plan::parse(&bytes).map_err(|e| failed(&e))?;
-        let ops: Vec<&Op> = graph.ops.iter().filter(|op| !is_structural(op)).collect();
+        let results = results(graph, &plan);
         let mut engine = Engine::new(&plan, Kernel::detect());
         let mut arena = AlignedBytes::zeroed(engine.arena_len());
         let mut run = Run {
@@ -138,8 +142,14 @@ impl Reference<'_> {
             let part = index % PARTS;
             let means = &mut run.means;
             let mut observe = |op: usize, record: &PlanOp<'_>, rows: &[u8]| {
-                if let Some(op) = ops.get(op) {
-                    add(&mut means[op.output][part], &plan, record, rows);
+                if let Some(Some(result)) = results.get(op) {
+                    add(
+                        &mut means[result.value][part],
+                        &plan,
+                        record,
+                        rows,
+                        result.part,
+                    );
                 }
             };
             let logits = engine.run_traced(&mut arena, &sample.image, &mut observe);
@@ -151,6 +161,30 @@ impl Reference<'_> {
         }
         Ok(run)
     }
+}
+
+/// What an op of a plan makes.
+struct Made {
+    value: ValueId,
+    /// Whether it is only to be added to another op's result: the low plane of a value.
+    part: bool,
+}
+
+/// The value that each op of a plan makes, or a plane of.
+fn results(graph: &Graph, plan: &Plan<'_>) -> Vec<Option<Made>> {
+    let whole = |op: &Op| Made {
+        value: op.output,
+        part: false,
+    };
+    let ops = matched(graph, plan).into_iter();
+    let mut results: Vec<Option<Made>> = ops.map(|op| op.map(whole)).collect();
+    for (value, makers) in plane_makers(graph, plan) {
+        let known = results.iter().flatten().any(|made| made.value == value);
+        for (maker, part) in makers.into_iter().zip([false, true]).filter(|_| !known) {
+            results[maker] = Some(Made { value, part });
+        }
+    }
+    results
 }
 
 /// What a plan made of the samples.
@@ -169,8 +203,8 @@ fn is_corrected(op: &Op) -> bool {
     plain && weights
 }
 
-/// Adds an op's result, or some rows of it, to its means.
-fn add(means: &mut Means, plan: &Plan<'_>, op: &PlanOp<'_>, rows: &[u8]) {
+/// Adds an op's result, or some rows of it, to the means of a value; a part of it to what is there.
+fn add(means: &mut Means, plan: &Plan<'_>, op: &PlanOp<'_>, rows: &[u8], part: bool) {
     let Some(tensor) = plan.tensor(op.output) else {
         return;
     };
@@ -192,7 +226,11 @@ fn add(means: &mut Means, plan: &Plan<'_>, op: &PlanOp<'_>, rows: &[u8]) {
     let size = tensor.dtype.size();
     let rows = rows.chunks_exact(size * channels);
     let rows = rows.map(|row| row.chunks_exact(size).zip(&scales).map(number));
+    let counted = means.rows;
     means.add(rows, channels);
+    if part {
+        means.rows = counted;
+    }
 }
 
 /// The correction of a layer, if it helps on what is held out: the shift of its results less what it inherits and passes on. A

@@ -14,10 +14,10 @@ mod cause;
 mod layer;
 mod stored;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod written;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use vitlet_plan::{Op as PlanOp, Plan};
 
@@ -28,7 +28,7 @@ use crate::deviation::Deviation;
 use crate::error::CompileError;
 use crate::eval::run_op;
 use crate::ir::{Graph, Op, ValueId};
-use crate::layers::LayerProbe;
+use crate::layers::{LayerProbe, matched, plane_makers};
 use crate::memory::parts::is_structural;
 use crate::model::{Model, Normalisation};
 
@@ -125,6 +125,8 @@ struct Study<'m> {
     layers: Vec<Option<Layer<'m>>>,
     /// The op of the plan that makes a value.
     makers: BTreeMap<ValueId, usize>,
+    /// The ops that make the planes of a value which exists as such only.
+    planes: BTreeMap<ValueId, [usize; 2]>,
 }
 
 impl<'m> Study<'m> {
@@ -132,6 +134,7 @@ impl<'m> Study<'m> {
         let pairs = matched(graph, plan);
         let outputs = pairs.iter().enumerate();
         let makers = outputs.filter_map(|(index, op)| Some(((*op)?.output, index)));
+        let makers: BTreeMap<ValueId, usize> = makers.collect();
         let layers = plan.ops().zip(&pairs);
         let layers = layers.map(|(stored, op)| {
             let op = (*op)?;
@@ -141,7 +144,8 @@ impl<'m> Study<'m> {
         Self {
             graph,
             layers: layers.collect(),
-            makers: makers.collect(),
+            planes: plane_makers(graph, plan),
+            makers,
         }
     }
 
@@ -175,6 +179,10 @@ impl<'m> Study<'m> {
             Some(photo.image.to_vec())
         } else if let Some(op) = self.makers.get(&value) {
             (photo.numbers)(*op)
+        } else if let Some([high, low]) = self.planes.get(&value) {
+            let (mut sum, low) = ((photo.numbers)(*high)?, (photo.numbers)(*low)?);
+            sum.iter_mut().zip(low).for_each(|(sum, low)| *sum += low);
+            Some(sum)
         } else {
             let place = |op: &&Op| op.output == value && is_structural(op);
             let op = self.graph.ops.iter().find(place)?;
@@ -218,17 +226,6 @@ impl<'m> Study<'m> {
         let worst = makers.min_by(|a, b| a.1.total_cmp(&b.1));
         worst.map(|(op, _)| op)
     }
-}
-
-/// The graph's op for each op of the plan: that of the same name; of several, in order.
-fn matched<'m>(graph: &'m Graph, plan: &Plan<'_>) -> Vec<Option<&'m Op>> {
-    let mut named: BTreeMap<&str, VecDeque<&Op>> = BTreeMap::new();
-    for op in graph.ops.iter().filter(|op| !is_structural(op)) {
-        let name = &*graph.values[op.output].name;
-        named.entry(name).or_default().push_back(op);
-    }
-    let first = |op: PlanOp<'_>| named.get_mut(op.name).and_then(VecDeque::pop_front);
-    plan.ops().map(first).collect()
 }
 
 /// Scale and zero point of each channel of an op's first operand; `None` if the plan does not say.

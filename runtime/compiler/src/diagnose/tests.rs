@@ -69,7 +69,7 @@ fn norm(r: &mut Random) -> Kind {
 
 /// A pointwise convolution; a block of attention with its residual; a norm, an FFN with a GELU, a pooled head. Each op's result is the
 /// value after the one before's; value 0 is the image, the last value what the GELU is applied to.
-fn network() -> Graph {
+pub(crate) fn network() -> Graph {
     let mut r = Random(7);
     let mut values = vec![value("image", PIXELS, 3)];
     let mut ops = vec![];
@@ -166,7 +166,7 @@ fn attention() -> Kind {
     }
 }
 
-fn image(seed: u64) -> Vec<u8> {
+pub(crate) fn image(seed: u64) -> Vec<u8> {
     let mut random = Random(seed);
     (0..PIXELS * 3).map(|_| random.below(256) as u8).collect()
 }
@@ -186,10 +186,10 @@ fn values_of(graph: &Graph, image: &[u8]) -> Vec<Vec<f32>> {
     values
 }
 
-const PHOTOS: [u64; 3] = [11, 12, 13];
+pub(crate) const PHOTOS: [u64; 3] = [11, 12, 13];
 
 /// The ranges that the photos fill.
-fn ranges(graph: &Graph) -> Ranges {
+pub(crate) fn ranges(graph: &Graph) -> Ranges {
     let seen: Vec<Vec<Vec<f32>>> = PHOTOS
         .iter()
         .map(|seed| values_of(graph, &image(*seed)))
@@ -221,7 +221,7 @@ fn ranges(graph: &Graph) -> Ranges {
     Ranges::new(Header::of(Normalisation::IMAGENET), values)
 }
 
-fn compiled(graph: &Graph, ranges: &Ranges) -> AlignedBytes {
+pub(crate) fn compiled(graph: &Graph, ranges: &Ranges) -> AlignedBytes {
     let side = SIDE as u32;
     let preprocess = Preprocess::new(side, side, Resize::Squash, Interpolation::Bilinear);
     let options = Options {
@@ -234,7 +234,7 @@ fn compiled(graph: &Graph, ranges: &Ranges) -> AlignedBytes {
 }
 
 /// The result of every op of the plan in real numbers.
-fn numbers_of(plan: &Plan<'_>, image: &[u8]) -> Vec<Vec<f32>> {
+pub(crate) fn numbers_of(plan: &Plan<'_>, image: &[u8]) -> Vec<Vec<f32>> {
     let mut bytes = vec![vec![]; plan.ops().len()];
     let mut engine = Engine::new(plan, Kernel::SCALAR);
     let mut arena = AlignedBytes::zeroed(engine.arena_len());
@@ -267,20 +267,24 @@ fn numbers_of(plan: &Plan<'_>, image: &[u8]) -> Vec<Vec<f32>> {
 /// The diagnosis of a plan on the photos, one report per op.
 fn reports(graph: &Graph, ranges: &Ranges) -> Vec<LayerReport> {
     let bytes = compiled(graph, ranges);
-    let plan = Plan::parse(&bytes).expect("just written");
-    let mut study = Study::new(graph, &plan, &Normalisation::IMAGENET);
+    let reports = study(graph, &Plan::parse(&bytes).expect("just written"));
+    assert_eq!(reports.len(), graph.ops.len());
+    reports
+}
+
+/// The diagnosis of a plan on the photos.
+pub(crate) fn study(graph: &Graph, plan: &Plan<'_>) -> Vec<LayerReport> {
+    let mut study = Study::new(graph, plan, &Normalisation::IMAGENET);
     for seed in PHOTOS {
         let image = image(seed);
-        let (values, numbers) = (values_of(graph, &image), numbers_of(&plan, &image));
+        let (values, numbers) = (values_of(graph, &image), numbers_of(plan, &image));
         study.add(&Photo {
             image: &values[0],
             numbers: &|op| numbers.get(op).cloned(),
             reference: &|value| values.get(value).cloned(),
         });
     }
-    let reports = study.reports();
-    assert_eq!(reports.len(), graph.ops.len());
-    reports
+    study.reports()
 }
 
 fn names(reports: &[LayerReport]) -> Vec<&'static str> {

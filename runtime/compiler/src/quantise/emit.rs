@@ -11,6 +11,7 @@ use vitlet_plan::{
 };
 
 use super::grid::{Grid, clip_bounds, grids, matched};
+use super::planes::Planes;
 use super::types::{Types, check_types};
 use super::weights::{self, Integers, Matrix, Steps};
 use crate::calibrate::Method;
@@ -32,12 +33,17 @@ pub(crate) fn compile(
 ) -> Result<AlignedBytes, CompileError> {
     let n = &options.normalisation;
     ranges.check_preprocessing(n, &options.preprocess)?;
+    let mut seen = matched(graph, ranges)?;
+    let planes = Planes::new(graph, &seen)?;
+    let graph = &*planes.graph;
+    seen.extend(planes.ranges());
     let types = check_types(graph)?;
     let parts = Parts::new(graph)?;
-    let seen = matched(graph, ranges)?;
-    let grids = grids(graph, &types, &parts, &seen, n);
+    let mut grids = grids(graph, &types, &parts, &seen, n);
+    planes.add_grids(&seen, &mut grids);
     let mut writer = Writer {
         graph,
+        planes: &planes,
         parts: &parts,
         types: &types,
         grids,
@@ -79,6 +85,7 @@ pub(crate) fn compile(
 
 pub(super) struct Writer<'g> {
     pub(super) graph: &'g Graph,
+    pub(super) planes: &'g Planes<'g>,
     parts: &'g Parts,
     types: &'g Types,
     pub(super) grids: BTreeMap<ValueId, Grid>,
@@ -256,8 +263,13 @@ impl Writer<'_> {
             let reason = "an activation function needs one scale for all channels, but attention reads one per head";
             return Err(self.refuse(op, reason.into()));
         }
+        // A low plane has what the high one leaves.
+        let high = self.planes.high_of(op.output);
+        let high = high.and_then(|high| self.grids.get(&high));
         Ok(std::array::from_fn(|index| {
-            to.quantise(function.eval(from.real(f64::from(index as u8 as i8), 0)))
+            let real = function.eval(from.real(f64::from(index as u8 as i8), 0));
+            let held = high.map_or(0.0, |high| high.real(high.quantise(real).into(), 0));
+            to.quantise(real - held)
         }))
     }
 
@@ -337,8 +349,12 @@ impl Writer<'_> {
     ) -> Result<(), CompileError> {
         let input = &self.grids[&op.inputs[0]];
         let (sums, table) = self.sums(op)?;
-        let integers =
-            weights::depthwise(self.name(op), (weights, bias), (input, &sums), self.steps)?;
+        let integers = weights::depthwise(
+            self.name(op),
+            (weights, &self.corrected(op, bias)),
+            (input, &sums),
+            self.steps,
+        )?;
         let pad = input.pad(bias.len());
         let shape = conv_shape(geometry, bias.len(), bias.len())?;
         let output = output(&sums, table.as_ref());
@@ -355,7 +371,7 @@ impl Writer<'_> {
         let (rows, channels) = (input.rows, input.channels);
         let weights = vec![1.0 / rows.max(1) as f32; rows * channels];
         let bias = vec![0.0; channels];
-        self.depthwise(op, &all_rows(rows), &weights, &bias)
+        self.depthwise(op, &Geometry::all_rows(rows), &weights, &bias)
     }
 
     fn max_pool(&mut self, op: &Op, geometry: &Geometry) -> Result<(), CompileError> {
@@ -439,17 +455,6 @@ pub(super) fn operands(op: &Op) -> [Option<ValueId>; 3] {
 fn with_residual(op: &Op) -> [Option<ValueId>; 3] {
     let mut reads = op.reads();
     std::array::from_fn(|_| reads.next())
-}
-
-/// One window over a value that has as many rows.
-fn all_rows(rows: usize) -> Geometry {
-    Geometry {
-        input: [rows, 1],
-        output: [1, 1],
-        kernel: [rows, 1],
-        stride: [1, 1],
-        pad: [0; 4],
-    }
 }
 
 /// The type of an operand.

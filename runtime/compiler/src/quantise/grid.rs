@@ -62,6 +62,11 @@ impl Grid {
         Grid::uniform(DType::S8, 1.0, 0.0)
     }
 
+    /// 8 bits with zero point 0.
+    pub(super) fn symmetric(scale: f64) -> Grid {
+        Grid::uniform(DType::S8, scale, 0.0)
+    }
+
     /// 8 bits over all that this grid can hold, for values that are only known on it.
     pub(super) fn narrow(&self) -> Grid {
         let reach = match self.dtype {

@@ -91,6 +91,7 @@ impl Writer<'_> {
     /// An activation function on its own: a sum of one term, and the table.
     pub(super) fn activate(&mut self, op: &Op, function: &Expr) -> Result<(), CompileError> {
         let (from, to) = (&self.grids[&op.inputs[0]], &self.grids[&op.output]);
+        // (A function that clips has no planes: its result would be the sums' own.)
         if clip_bounds(function).is_some_and(|bounds| to.clips(bounds)) {
             return self.convert(op);
         }

@@ -78,6 +78,11 @@ fn can_write(op: &Op, form: Form) -> bool {
     }
 }
 
+/// Whether the op can write the stream's type.
+pub(super) fn writes_16_bits(op: &Op) -> bool {
+    can_write(op, Form::S16)
+}
+
 /// Finds a type for every value. A graph that went through [`prepare`] has one for each.
 ///
 /// # Errors
