@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use vitlet_compiler::{
-    Calibration, Calibrator, CompileError, Deviation, LayerReport, Method, Mixed, Model,
+    Calibration, Calibrator, CompileError, Deviation, Keep, LayerReport, Method, Mixed, Model,
     Normalisation, Options, Ranges,
 };
 use vitlet_engine::Engine;
@@ -42,6 +42,7 @@ fn calibrator(model: &Model, photos: u64) -> Calibrator<'_> {
             preprocess: preprocess(),
             method: Method::Mse,
             correct_bias: true,
+            fold_norms: true,
         })
         .expect("a probe");
     for seed in 0..photos {
@@ -209,8 +210,15 @@ fn a_choice_keeps_to_its_budget_and_helps() {
     assert_eq!(macs, model.extra_macs(&wide));
     assert!(macs as f64 <= 0.15 * model.macs() as f64, "{macs} MACs");
     assert!(mixed.after_db > mixed.before_db, "{mixed:?}");
-    // Biases are corrected for these bits.
-    assert!(wide.corrected() > 0);
+    // Biases are corrected for these bits: as if the names had been given.
+    let keep: Vec<Keep> = wide
+        .kept_16()
+        .map(|name| model.keep_16(name).expect("it was raised"))
+        .collect();
+    let named = calibrator(&model, 32)
+        .finish_keeping(&keep)
+        .expect("plans are made");
+    assert_eq!(named, wide);
 }
 
 #[test]
