@@ -46,6 +46,22 @@ def test_wrappers(wrap, tmp_path):
     assert same(model, pvt(seed=1))
 
 
+def test_half(tmp_path):
+    """What was computed stays out; what comes back is the weights, rounded."""
+    model = swin.Swin(SWIN, 10).eval()
+    checkpoints.randomise(model, 1)
+    path = tmp_path / "half.pth"
+    checkpoints.save_half(model.state_dict(), path)
+    state = checkpoints.read(path)
+    assert {value.dtype for value in state.values()} == {torch.float16}
+    assert not any(checkpoints.is_computed(key) for key in state)
+    again = swin.Swin(SWIN, 10).eval()
+    checkpoints.load(again, state)
+    for key, value in model.state_dict().items():
+        expected = value if checkpoints.is_computed(key) else value.half().to(value.dtype)
+        assert torch.equal(again.state_dict()[key], expected), key
+
+
 def test_safetensors(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file(pvt(seed=1).state_dict(), path)

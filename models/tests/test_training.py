@@ -157,9 +157,7 @@ def test_teacher(folder, networks, teacher):
 def test_teacher_in_place_of_labels(folder, networks, teacher):
     """With nothing but its answers the colours are learned, too."""
     plain = data.Augmentation(erase=0, mixup=0, cutmix=0, jitter=0)
-    how = recipe(
-        folder, teacher=str(teacher), teaching=1.0, phases=(train.Phase(16, 0.01, 12),), augmentation=plain, average=0.5
-    )
+    how = recipe(folder, teacher=str(teacher), teaching=1.0, phases=(train.Phase(16, 0.01, 12),), augmentation=plain, average=0.5)
     train.train(how, run(folder))
     assert rows(folder.parent / "out.pth.csv")[-1]["val top-1"] == "1.0000"
 

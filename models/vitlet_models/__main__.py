@@ -121,6 +121,12 @@ def arguments():
     one.add_argument("--classes", type=positive, metavar="N", help="outputs; the checkpoint's if left out, else 1000")
     one.add_argument("--opset", type=positive, default=export.OPSET, metavar="N", help="ONNX operator set; %(default)s if left out")
     one.add_argument("--seed", type=int, default=0, metavar="N", help="of the random weights; %(default)s if left out")
+    one.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="also write the checkpoint's weights, in half precision: to go on from with `train --init`",
+    )
     one.add_argument("--no-aux-head", action="store_true", help="Dual-ViT without its auxiliary head")
     many = verbs.add_parser(
         "variants", help="write the files that a compiler is tried on: networks of other packages, too, by both exporters"
@@ -135,6 +141,8 @@ def arguments():
     args = parser.parse_args()
     if args.verb == "train" and not len(args.input) == len(args.epochs) == len(args.lr):
         training.error("--input, --epochs and --lr: as many values for each")
+    if args.verb == "export" and args.weights and not args.checkpoint:
+        one.error("--weights: of which --checkpoint?")
     if args.verb == "variants" and not (args.out or args.list):
         many.error("where to? (--out DIR, or --list)")
     return args
@@ -163,6 +171,8 @@ def run_export(args):
         raise FileNotFoundError(f"{args.output}: no folder {args.output.parent}")
     model, size = export.prepare(args.name, args.checkpoint, args.input, args.classes, args.seed, not args.no_aux_head)
     export.to_onnx(model, size, args.output, args.opset)
+    if args.weights:
+        checkpoints.save_half(checkpoints.read(args.checkpoint), args.weights)
     weights = args.checkpoint or f"random, seed {args.seed}"
     print(
         f"{args.output}: {args.name}, {parameters(model):,} parameters, input {size[0]}x{size[1]}, "
