@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
 
-use super::{CHECKED_IN, DEFAULT, Figures, METHODS, Row, UNCORRECTED};
+use super::{CHECKED_IN, DEFAULT, Figures, METHODS, MIXED, Row, UNCORRECTED, UNFOLDED};
 
 /// A model's name and what is known of it.
 type Known<'k> = (&'k str, Figures);
@@ -202,8 +202,11 @@ fn lessons(known: &[Known<'_>]) -> Result<String> {
     )?;
     writeln!(
         text,
-        "* Of that, correcting biases is {} dB.",
-        range(&gains(DEFAULT, UNCORRECTED)?, 1)
+        "* Of that, correcting biases is {} dB, and scales for the channels of layer norms {} dB. 16 bits where they gain most, for a tenth \
+         more work, add {} dB.",
+        range(&gains(DEFAULT, UNCORRECTED)?, 1),
+        range(&gains(DEFAULT, UNFOLDED)?, 1),
+        range(&gains(MIXED, DEFAULT)?, 1)
     )?;
     let best = METHODS
         .iter()
@@ -236,15 +239,20 @@ fn range(values: &[f64], digits: usize) -> String {
     }
 }
 
-/// The highest SQNR that a method has on a model.
+/// The highest SQNR that a method has on a model, for no more work.
 fn highest(figures: &Figures) -> f64 {
-    let methods = figures.rows.iter().take(METHODS.len());
-    methods.map(Row::sqnr_db).fold(f64::NEG_INFINITY, f64::max)
+    let rows = METHODS.iter().zip(&figures.rows);
+    let equals = rows.filter(|(method, _)| method.name != MIXED);
+    let numbers = equals.map(|(_, row)| row.sqnr_db());
+    numbers.fold(f64::NEG_INFINITY, f64::max)
 }
 
-/// On how many models a method has the highest SQNR.
+/// On how many models a method has the highest SQNR; more work is no method.
 fn wins(known: &[Known<'_>], name: &str) -> Result<usize> {
     let mut wins = 0;
+    if name == MIXED {
+        return Ok(wins);
+    }
     for (_, figures) in known {
         wins += usize::from(figures.row(name)?.sqnr_db() >= highest(figures));
     }
@@ -315,10 +323,11 @@ mod tests {
         }
     }
 
-    /// Better from row to row, but for the default without correction.
+    /// Better from row to row, up to the default's, and 16 bits; the checked-in plan is not as good.
     fn figures() -> Figures {
-        let mut rows: Vec<Row> = (0..6).map(|i| row(6 - i, 20.0 + i as f64)).collect();
+        let mut rows: Vec<Row> = (0..7).map(|i| row(7 - i, 20.0 + i as f64)).collect();
         rows.push(row(0, 30.0));
+        rows.push(row(0, 32.0));
         rows.push(row(1, 29.5));
         Figures {
             key: String::new(),
@@ -344,14 +353,15 @@ mod tests {
         let page = page(&known, Some(200))?;
         for part in [
             "**only 200** of the validation photos",
-            "| a_trashnet | 200 | 75.00 % | **0.50** (1) | **99.00 %** | **29.5** | 3.00 (6) | 94.00 % | 20.0 |",
+            "| a_trashnet | 200 | 75.00 % | **0.50** (1) | **99.00 %** | **29.5** | 3.50 (7) | 93.00 % | 20.0 |",
             "200 of 503 validation photos. ",
             "| f32 | 75.00 % | | | |",
-            "| naive | 72.00 % | 3.00 (6) | 94.00 % | 20.0 |",
+            "| naive | 71.50 % | 3.50 (7) | 93.00 % | 20.0 |",
             "| **mse (default)** | 75.00 % | 0.00 (0) | 100.00 % | 30.0 |",
             "| checked in | 74.50 % | 0.50 (1) | 99.00 % | 29.5 |",
             "brings 10.0 dB of SQNR over naive",
-            "correcting biases is 5.0 dB",
+            "correcting biases is 5.0 dB, and scales for the channels of layer norms 4.0 dB",
+            "for a tenth more work, add 2.0 dB",
             "highest SQNR: mse (default) 1. The default is at most 0.0 dB below it.",
             "cargo xtask accuracy --photos 200\n",
             "* a_trashnet: 2026-01-01, vitlet at abc, 2 CPUs of a CPU, rustc 1.",
@@ -372,7 +382,7 @@ mod tests {
     #[test]
     fn all_photos_and_faults_are_said() -> Result<()> {
         let mut bad = figures();
-        bad.rows[7].fault = Some("too low".to_owned());
+        bad.rows[9].fault = Some("too low".to_owned());
         bad.rows[2].sqnr_db = Some(31.25);
         let page = page(&[("a", figures()), ("b", bad)], None)?;
         for part in [
