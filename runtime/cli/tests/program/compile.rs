@@ -534,8 +534,8 @@ fn bits_that_cannot_be_had_are_explained() {
     let attention = sandbox.run("inspect tiny.onnx --json").record()["layers"].clone();
     let attention = attention.as_array().unwrap().iter();
     let attention = attention.filter(|layer| layer["kind"] == "attention");
-    let attention = attention.map(|layer| layer["name"].as_str().unwrap().to_owned());
-    let attention = attention.last().unwrap();
+    let mut attention = attention.map(|layer| layer["name"].as_str().unwrap().to_owned());
+    let attention = attention.next_back().unwrap();
     for (arguments, parts) in [
         (
             format!("{calib} --keep-16 n650.*"),
