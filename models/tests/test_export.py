@@ -125,5 +125,6 @@ def test_mistakes(arguments, message, tmp_path):
 def test_list():
     status, out, _ = run("list")
     assert status == 0
-    assert len(out.splitlines()) == 21
+    published, reduced = out.split("\n\n")
+    assert (len(published.splitlines()), len(reduced.splitlines())) == (21, 2)
     assert "sepvit_lite          SepViT      3,661,128  224x224" in out

@@ -154,15 +154,18 @@ def parameters(model):
 
 
 def run_list():
-    """One line for each network."""
+    """One line for each network: the published ones, an empty line, our own."""
     import torch
 
-    print(f"{'name':<20} {'family':<9} {'parameters':>11}  input")
-    for name in registry.names() + registry.reduced():
+    def line(name):
         with torch.device("meta"):
             model = registry.create(name)
         height, width = registry.default_input_size(name)
-        print(f"{name:<20} {registry.find(name)[0]:<9} {parameters(model):>11,}  {height}x{width}")
+        return f"{name:<20} {registry.find(name)[0]:<9} {parameters(model):>11,}  {height}x{width}"
+
+    print(f"{'name':<20} {'family':<9} {'parameters':>11}  input")
+    for names in (registry.names(), [], registry.reduced()):
+        print("\n".join(map(line, names)))
 
 
 def run_export(args):
