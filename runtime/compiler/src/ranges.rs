@@ -168,6 +168,15 @@ impl Ranges {
         folded.count()
     }
 
+    /// The same with one scale for all channels of a layer norm's result.
+    pub(crate) fn unfolded(mut self, graph: &Graph) -> Self {
+        let values = used_values(graph).into_iter().zip(&mut self.values);
+        for (_, range) in values.filter(|(value, _)| can_fold(graph, *value)) {
+            range.channels.clear();
+        }
+        self
+    }
+
     /// The activations that are kept in 16 bits.
     pub fn kept_16(&self) -> impl Iterator<Item = &str> {
         let kept = self.values.iter().filter(|v| v.is_16_bit());

@@ -12,6 +12,7 @@ use vitlet_engine::Engine;
 use vitlet_kernels::Kernel;
 use vitlet_plan::{AlignedBytes, DType, Op as PlanOp, Plan};
 
+use super::photos::Sample;
 use super::{Calibration, PARTS};
 use crate::deviation::Deviation;
 use crate::error::CompileError;
@@ -24,13 +25,6 @@ use crate::ranges::Ranges;
 const ROUNDS: usize = 4;
 /// The part of the photos that is held out.
 const HELD_OUT: usize = PARTS - 1;
-
-/// A photo, and what the model makes of it in f32.
-#[derive(Debug)]
-pub(super) struct Sample {
-    pub(super) image: Vec<u8>,
-    pub(super) logits: Vec<f32>,
-}
 
 /// Sums per channel, over rows and photos.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -234,24 +228,39 @@ fn add(means: &mut Means, plan: &Plan<'_>, op: &PlanOp<'_>, rows: &[u8], part: b
 }
 
 /// The correction of a layer, if it helps on what is held out: the shift of its results less what it inherits and passes on. A
-/// layer that adds a residual passes on the residual's; what the rest of its branch inherits ends here. Others pass on what their
-/// input's shift makes of their sums.
+/// layer that adds a residual passes on the residual's, and what the rest of its branch inherits ends here; but if it is its own branch
+/// (a position encoding), nothing of that branch is without a bias, and what the residual's shift makes of its sums is passed on, too.
+/// Others pass on what their input's shift makes of their sums.
 fn own_shift(
     graph: &Graph,
     op: &Op,
     shifts: &dyn Fn(ValueId) -> Option<[Vec<f64>; 2]>,
 ) -> Option<Vec<f64>> {
     let mut own = shifts(op.output)?;
-    let inherited = match op.epilogue().and_then(|e| e.residual) {
-        Some(residual) => Some(shifts(residual)?),
-        None if op.inputs == [graph.input] => None,
-        None => Some(shifts(*op.inputs.first()?)?.map(|shift| through(op, &shift))),
+    let residual = op.epilogue().and_then(|e| e.residual);
+    let input = *op.inputs.first()?;
+    let mut take_off = |inherited: [Vec<f64>; 2]| {
+        for (own, inherited) in own.iter_mut().zip(inherited) {
+            own.iter_mut().zip(inherited).for_each(|(a, b)| *a -= b);
+        }
     };
-    for (own, inherited) in own.iter_mut().zip(inherited.iter().flatten()) {
-        own.iter_mut().zip(inherited).for_each(|(a, b)| *a -= b);
+    if let Some(residual) = residual {
+        take_off(shifts(residual)?);
+    }
+    let whole_branch = residual.is_none_or(|r| r == input || r == wide_form(graph, input));
+    if whole_branch && input != graph.input {
+        take_off(shifts(input)?.map(|shift| through(op, &shift)));
     }
     let [fit, held_out] = own;
     helps(&fit, &held_out).then_some(fit)
+}
+
+/// What a value was before it was converted to the type that a layer reads.
+fn wide_form(graph: &Graph, value: ValueId) -> ValueId {
+    let mut ops = graph.ops.iter();
+    let made = ops.find(|op| op.output == value && op.kind == Kind::Convert);
+    made.and_then(|op| op.inputs.first().copied())
+        .unwrap_or(value)
 }
 
 /// What a layer's weights make of a shift of its input's channels. (Where the window reaches past the border they make less.)
@@ -314,6 +323,48 @@ mod tests {
             epilogue: crate::ir::Epilogue::default(),
         };
         assert_eq!(through(&op, &[1.0, -1.0]), [4.0, -6.0]);
+    }
+
+    #[test]
+    fn a_layer_that_is_its_own_branch_answers_for_itself_alone() {
+        let mut b = crate::memory::tests::Builder::new(4);
+        let x = b.linear(0, None);
+        let narrow = b.op(Kind::Convert, &[x], 4);
+        let position = b.linear(narrow, Some(x));
+        let other = b.linear(0, None);
+        let branch = b.linear(other, Some(x));
+        let end = b.linear(branch, None);
+        let mut graph = b.finish(end);
+        for op in &mut graph.ops {
+            if let Kind::Linear { weights, bias, .. } = &mut op.kind {
+                (*weights, *bias) = (vec![3.0, 0.0, 0.0, 3.0], vec![0.0; 2]);
+            }
+        }
+        // The stream is off by 1 and −2, and the layer that reads it makes 3 and −6 of that, and adds a tenth.
+        let shifts = |value: ValueId| {
+            let shift = if value == x || value == narrow {
+                vec![1.0, -2.0]
+            } else if value == position || value == branch {
+                vec![4.1, -7.9]
+            } else {
+                vec![0.0; 2]
+            };
+            Some([shift.clone(), shift])
+        };
+        let own = |value: ValueId| {
+            let op = graph.ops.iter().find(|op| op.output == value);
+            own_shift(&graph, op.expect("an op makes it"), &shifts).expect("it helps")
+        };
+        let near = |found: Vec<f64>, wanted: [f64; 2]| {
+            let pairs = found.iter().zip(wanted);
+            assert!(
+                pairs.fold(0.0, |m, (a, b)| f64::max(m, (a - b).abs())) < 1e-9,
+                "{found:?}"
+            );
+        };
+        near(own(position), [0.1, 0.1]);
+        // Another branch has more layers, which inherited what they brought.
+        near(own(branch), [3.1, -5.9]);
     }
 
     #[test]

@@ -8,24 +8,19 @@
 //! been fitted to the logits yet, and all photos are good to measure on; the more there are, the less is chosen by chance. Whether
 //! the choice helps in the end is measured with corrected biases, on the photos that these hold out.
 
-use super::bias::Sample;
-use super::{Calibration, ENOUGH};
+use super::ENOUGH;
+use super::photos::Photos;
 use crate::deviation::Deviation;
 use crate::error::CompileError;
 use crate::ir::{Graph, ValueId};
-use crate::model::{Model, Options};
+use crate::model::Model;
 use crate::quantise::planes;
 use crate::ranges::Ranges;
 
-use vitlet_engine::Engine;
-use vitlet_kernels::Kernel;
-use vitlet_plan::{AlignedBytes, Plan};
-
-/// Photos that tell which tensors are worth 16 bits, with what the f32 model makes of them.
+/// Which tensors of a model are worth 16 bits, by photos.
 pub(super) struct Mixer<'m> {
     pub(super) model: &'m Model,
-    pub(super) calibration: &'m Calibration,
-    pub(super) samples: &'m [Sample],
+    pub(super) photos: Photos<'m>,
 }
 
 /// Told how many of how many measurements are done.
@@ -81,14 +76,14 @@ impl Mixer<'_> {
         percent: f64,
         progress: Progress<'_>,
     ) -> Result<Mixed, CompileError> {
-        if self.samples.len() < ENOUGH as usize {
+        if self.photos.samples.len() < ENOUGH as usize {
             return Err(CompileError::FewPhotos {
-                found: self.samples.len(),
+                found: self.photos.samples.len(),
                 wanted: ENOUGH as usize,
             });
         }
         let graph = self.model.graph();
-        let mut deviation = self.measure(ranges)?;
+        let mut deviation = self.photos.deviation(ranges)?;
         let candidates = self.candidates(ranges, deviation.noise(), progress)?;
         let count = candidates.len();
         let mut left = self
@@ -100,7 +95,7 @@ impl Mixer<'_> {
                 continue;
             }
             ranges.set_16_bit(graph, candidate.value, true);
-            let with = self.measure(ranges)?;
+            let with = self.photos.deviation(ranges)?;
             if with.noise() < deviation.noise() {
                 left -= candidate.macs;
                 chosen.push(self.chosen(candidate, [&deviation, &with]));
@@ -112,7 +107,7 @@ impl Mixer<'_> {
         Ok(Mixed {
             chosen,
             candidates: count,
-            photos: self.samples.len(),
+            photos: self.photos.samples.len(),
             before_db: None,
             after_db: None,
         })
@@ -141,7 +136,7 @@ impl Mixer<'_> {
             candidates.push(Candidate {
                 value: *value,
                 macs: planes::extra_macs(graph, *value),
-                gain: noise - self.measure(&alone)?.noise(),
+                gain: noise - self.photos.deviation(&alone)?.noise(),
             });
             progress(done + 1, values.len());
         }
@@ -156,47 +151,6 @@ impl Mixer<'_> {
             macs: candidate.macs,
         }
     }
-
-    /// How far the logits of the plan that the ranges give are from the f32 model's.
-    fn measure(&self, ranges: &Ranges) -> Result<Deviation, CompileError> {
-        let options = Options::unnamed(self.calibration);
-        let bytes = self.model.compile(ranges, &options)?;
-        let failed = |e: String| CompileError::Plan(e);
-        let plan = Plan::parse(&bytes).map_err(|e| failed(e.to_string()))?;
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let shares = self
-            .samples
-            .chunks(self.samples.len().div_ceil(threads).max(1));
-        let logits: Vec<Result<Vec<Vec<f32>>, String>> = std::thread::scope(|scope| {
-            let runs = shares.map(|share| scope.spawn(|| logits(&plan, share)));
-            let runs: Vec<_> = runs.collect();
-            let lost = |_| Err("a thread that measured it is gone".to_owned());
-            let joined = runs.into_iter().map(|run| run.join().unwrap_or_else(lost));
-            joined.collect()
-        });
-        // In the photos' order, so that sums do not depend on the number of threads.
-        let mut deviation = Deviation::default();
-        let mut samples = self.samples.iter();
-        for share in logits {
-            for (logits, sample) in share.map_err(failed)?.iter().zip(&mut samples) {
-                deviation.add(logits, &sample.logits);
-            }
-        }
-        Ok(deviation)
-    }
-}
-
-/// What a plan makes of photos.
-fn logits(plan: &Plan<'_>, samples: &[Sample]) -> Result<Vec<Vec<f32>>, String> {
-    let mut engine = Engine::new(plan, Kernel::detect());
-    let mut arena = AlignedBytes::zeroed(engine.arena_len());
-    let scale = plan.output().scale;
-    let run = |sample: &Sample| {
-        let logits = engine.run(&mut arena, &sample.image);
-        let logits = logits.map_err(|e| e.to_string())?;
-        Ok(logits.iter().map(|x| *x as f32 * scale).collect())
-    };
-    samples.iter().map(run).collect()
 }
 
 /// The values of a graph that can have 16 bits where they would have 8.
