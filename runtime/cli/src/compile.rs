@@ -1,11 +1,10 @@
 //! `vitlet compile`: an ONNX model to a plan. Every path is checked before the long work, and everything used is printed, defaults too.
 
-use std::collections::BTreeMap;
-use std::fmt;
+mod record;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use serde::Serialize;
 use vitlet::{Interpolation, Plan, Preprocess, Preprocessor, Resize};
 use vitlet_compiler::{
     Calibration, Calibrator, CompileError, Keep, Method, Mixed, Model, Normalisation, Options,
@@ -21,6 +20,7 @@ use crate::files::{OutputFile, read_text};
 use crate::inspect::{Preprocessing, Summary, labels_line};
 use crate::output::{Out, grouped};
 use crate::progress::Progress;
+use record::{CalibrationRecord, LoweringRecord, MixedRecord, Record, Report, WideRecord};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -123,180 +123,6 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Choice {
     Auto,
-}
-
-#[derive(Serialize)]
-struct Record<'a> {
-    plan: String,
-    #[serde(flatten)]
-    summary: Summary,
-    labels: &'a [String],
-    preprocess: Preprocessing,
-    calibration: CalibrationRecord,
-    lowering: LoweringRecord,
-    wide: WideRecord,
-}
-
-/// Tensors of 16 bits that would have 8.
-#[derive(Serialize)]
-struct WideRecord {
-    /// Their names.
-    tensors: Vec<String>,
-    /// Multiply-accumulates that they add.
-    macs: u64,
-    /// Null without --mixed.
-    mixed: Option<MixedRecord>,
-}
-
-/// What --mixed auto chose.
-#[derive(Serialize)]
-struct MixedRecord {
-    candidates: usize,
-    photos: usize,
-    /// SQNR of the logits on every fourth of these photos, without and with the choice.
-    before_db: Option<f64>,
-    after_db: Option<f64>,
-    chosen: Vec<ChosenRecord>,
-}
-
-#[derive(Serialize)]
-struct ChosenRecord {
-    name: String,
-    gain_db: f64,
-    macs: u64,
-}
-
-impl MixedRecord {
-    fn new(mixed: Mixed) -> Self {
-        let chosen = mixed.chosen.into_iter().map(|chosen| ChosenRecord {
-            name: chosen.name,
-            gain_db: chosen.gain_db,
-            macs: chosen.macs,
-        });
-        Self {
-            candidates: mixed.candidates,
-            photos: mixed.photos,
-            before_db: mixed.before_db,
-            after_db: mixed.after_db,
-            chosen: chosen.collect(),
-        }
-    }
-
-    fn report(&self, report: &mut Report<'_>) -> anyhow::Result<()> {
-        let decibels =
-            |db: Option<f64>| db.map_or("no noise".to_owned(), |db| format!("{db:.2} dB"));
-        report.entry(
-            "mixed",
-            format_args!(
-                "{} of {} tensors chosen on {} photos; SQNR {} instead of {}, on every fourth",
-                self.chosen.len(),
-                self.candidates,
-                self.photos,
-                decibels(self.after_db),
-                decibels(self.before_db)
-            ),
-        )?;
-        for chosen in &self.chosen {
-            report.entry(
-                "",
-                format_args!(
-                    "{:+.2} dB for {} MACs: {}",
-                    chosen.gain_db,
-                    grouped(chosen.macs),
-                    chosen.name
-                ),
-            )?;
-        }
-        Ok(())
-    }
-}
-
-impl WideRecord {
-    fn report(&self, model: &Model, report: &mut Report<'_>) -> anyhow::Result<()> {
-        if let Some(mixed) = &self.mixed {
-            mixed.report(report)?;
-        }
-        if self.tensors.is_empty() {
-            return Ok(());
-        }
-        report.entry(
-            "16 bits",
-            format_args!(
-                "{} tensors; {} MACs more, {:.1} % of the model's",
-                self.tensors.len(),
-                grouped(self.macs),
-                self.macs as f64 / model.macs().max(1) as f64 * 100.0
-            ),
-        )
-    }
-}
-
-#[derive(Serialize)]
-struct CalibrationRecord {
-    images: u32,
-    skipped: usize,
-    ranges: Option<String>,
-    /// Null in ranges that do not say.
-    method: Option<String>,
-    /// How many activations have their range by which method.
-    chosen: BTreeMap<String, usize>,
-    /// Layers whose bias is corrected.
-    corrected: usize,
-    /// Layer norms with a scale for each channel.
-    folded: usize,
-}
-
-impl CalibrationRecord {
-    fn new(model: &Model, ranges: &Ranges, skipped: usize, file: Option<&Path>) -> Self {
-        Self {
-            images: ranges.images(),
-            skipped,
-            ranges: file.map(|path| path.display().to_string()),
-            method: ranges.method().map(|method| method.to_string()),
-            chosen: ranges.chosen(),
-            corrected: ranges.corrected(),
-            folded: model.folded_norms(ranges),
-        }
-    }
-
-    fn report(&self, report: &mut Report<'_>) -> anyhow::Result<()> {
-        report.entry("method", self.method())?;
-        report.entry(
-            "biases",
-            format_args!("of {} layers corrected", self.corrected),
-        )?;
-        report.entry(
-            "layer norms",
-            format_args!("{} with a scale for each channel", self.folded),
-        )
-    }
-
-    /// The method, and what it chose if it chose between others.
-    fn method(&self) -> String {
-        let Some(method) = &self.method else {
-            return "not known, these ranges are of the first version of vitlet".to_owned();
-        };
-        let chosen: Vec<String> = self
-            .chosen
-            .iter()
-            .filter(|(name, _)| *name != method)
-            .map(|(name, count)| format!("{name} {count}"))
-            .collect();
-        if chosen.is_empty() {
-            return method.clone();
-        }
-        format!(
-            "{method}, by the error on each quarter of the photos with ranges by the others: {}",
-            chosen.join(", ")
-        )
-    }
-}
-
-#[derive(Serialize)]
-struct LoweringRecord {
-    worst: f64,
-    worst_layer: String,
-    cascade: f64,
 }
 
 pub(crate) fn verb(args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
@@ -623,17 +449,6 @@ fn read_labels(path: &Path) -> anyhow::Result<Vec<String>> {
             line + 1
         ))),
         None => Ok(labels),
-    }
-}
-
-/// Lines as the work goes on.
-struct Report<'a> {
-    out: &'a mut Out,
-}
-
-impl Report<'_> {
-    fn entry(&mut self, name: &str, value: impl fmt::Display) -> anyhow::Result<()> {
-        self.out.line(format_args!("{name:<13}  {value}"))
     }
 }
 

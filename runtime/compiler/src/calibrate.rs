@@ -2,8 +2,9 @@
 //!
 //! Each photo runs once through tract in f32. Per activation a [`Histogram`] counts what was seen; from it a [`Method`] makes
 //! the clipping range of an 8-bit grid. One file per method; all read the same histogram. Photos are dealt to four histograms in
-//! turn, so that `auto` can choose between the methods by their error on photos that the ranges were not made from. Two more files say
-//! what else follows from the photos: [`fold`] scales for the channels of layer norms, [`bias`] corrections of biases.
+//! turn, so that `auto` can choose between the methods by their error on photos that the ranges were not made from. What else follows
+//! from the photos: [`fold`] finds scales for the channels of layer norms, [`mixed`] tensors that are worth 16 bits, and then [`bias`]
+//! corrections of biases; [`photos`] measures plans for them.
 
 mod auto;
 mod bias;
@@ -201,7 +202,6 @@ impl<'m> Calibrator<'m> {
     ) -> Result<(Ranges, Mixed), CompileError> {
         let narrow = self.uncorrected(keep)?;
         let mixer = Mixer {
-            model: self.model,
             photos: self.photos(),
         };
         let mut wide = narrow.clone();
@@ -293,9 +293,7 @@ impl<'m> Calibrator<'m> {
         }
         let means = |value| Some(&self.watched.iter().find(|w| w.value == value)?.means);
         let reference = Reference {
-            model: self.model,
-            calibration: &self.calibration,
-            samples: &self.kept,
+            photos: self.photos(),
             means: &means,
         };
         if !self.calibration.correct_bias {

@@ -12,13 +12,12 @@ use vitlet_engine::Engine;
 use vitlet_kernels::Kernel;
 use vitlet_plan::{AlignedBytes, DType, Op as PlanOp, Plan};
 
-use super::photos::Sample;
-use super::{Calibration, PARTS};
+use super::PARTS;
+use super::photos::Photos;
 use crate::deviation::Deviation;
 use crate::error::CompileError;
 use crate::ir::{Graph, Kind, Op, ValueId};
 use crate::layers::{matched, plane_makers};
-use crate::model::{Model, Options};
 use crate::ranges::Ranges;
 
 /// Measurements, each with the corrections of the one before.
@@ -72,10 +71,8 @@ fn split(parts: &[Means; PARTS]) -> [Means; 2] {
 
 /// What is known of a model's values in f32: means per part of the samples, by value.
 pub(super) struct Reference<'r> {
-    pub(super) model: &'r Model,
-    pub(super) calibration: &'r Calibration,
     /// Sample i is of part i mod [`PARTS`].
-    pub(super) samples: &'r [Sample],
+    pub(super) photos: Photos<'r>,
     pub(super) means: &'r dyn Fn(ValueId) -> Option<&'r [Means; PARTS]>,
 }
 
@@ -90,7 +87,7 @@ impl Reference<'_> {
         &self,
         mut ranges: Ranges,
     ) -> Result<(Ranges, Option<f64>), CompileError> {
-        let graph = self.model.graph();
+        let graph = self.photos.model.graph();
         let mut best: Option<(f64, Ranges)> = None;
         for _ in 0..ROUNDS {
             let run = self.run(&ranges)?;
@@ -119,9 +116,8 @@ impl Reference<'_> {
 
     /// Runs the plan that the ranges give on all samples.
     fn run(&self, ranges: &Ranges) -> Result<Run, CompileError> {
-        let graph = self.model.graph();
-        let options = Options::unnamed(self.calibration);
-        let bytes = self.model.compile(ranges, &options)?;
+        let graph = self.photos.model.graph();
+        let bytes = self.photos.compile(ranges)?;
         let failed = |e: &dyn std::fmt::Display| CompileError::Plan(e.to_string());
         let plan = Plan::parse(&bytes).map_err(|e| failed(&e))?;
         let results = results(graph, &plan);
@@ -132,7 +128,7 @@ impl Reference<'_> {
             held_out: Deviation::default(),
         };
         let scale = plan.output().scale;
-        for (index, sample) in self.samples.iter().enumerate() {
+        for (index, sample) in self.photos.samples.iter().enumerate() {
             let part = index % PARTS;
             let means = &mut run.means;
             let mut observe = |op: usize, record: &PlanOp<'_>, rows: &[u8]| {

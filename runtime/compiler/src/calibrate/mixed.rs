@@ -13,13 +13,11 @@ use super::photos::Photos;
 use crate::deviation::Deviation;
 use crate::error::CompileError;
 use crate::ir::{Graph, ValueId};
-use crate::model::Model;
 use crate::quantise::planes;
 use crate::ranges::Ranges;
 
 /// Which tensors of a model are worth 16 bits, by photos.
 pub(super) struct Mixer<'m> {
-    pub(super) model: &'m Model,
     pub(super) photos: Photos<'m>,
 }
 
@@ -82,13 +80,13 @@ impl Mixer<'_> {
                 wanted: ENOUGH as usize,
             });
         }
-        let graph = self.model.graph();
+        let graph = self.photos.model.graph();
         let mut deviation = self.photos.deviation(ranges)?;
         let candidates = self.candidates(ranges, deviation.noise(), progress)?;
         let count = candidates.len();
         let mut left = self
             .budget(percent)
-            .saturating_sub(self.model.extra_macs(ranges));
+            .saturating_sub(self.photos.model.extra_macs(ranges));
         let mut chosen = vec![];
         for candidate in candidates.iter().filter(|c| c.gain > 0.0) {
             if candidate.macs > left {
@@ -115,7 +113,7 @@ impl Mixer<'_> {
 
     /// Multiply-accumulates in percent of the model's.
     fn budget(&self, percent: f64) -> u64 {
-        (self.model.macs() as f64 * percent / 100.0) as u64
+        (self.photos.model.macs() as f64 * percent / 100.0) as u64
     }
 
     /// The tensors that can have 16 bits and have not, the most worth first.
@@ -125,7 +123,7 @@ impl Mixer<'_> {
         noise: f64,
         progress: Progress<'_>,
     ) -> Result<Vec<Candidate>, CompileError> {
-        let graph = self.model.graph();
+        let graph = self.photos.model.graph();
         let kept = ranges.kept_values(graph);
         let mut values = raisable(graph);
         values.retain(|value| !kept.contains(value));
@@ -146,7 +144,9 @@ impl Mixer<'_> {
 
     fn chosen(&self, candidate: &Candidate, [before, with]: [&Deviation; 2]) -> Chosen {
         Chosen {
-            name: self.model.graph().values[candidate.value].name.clone(),
+            name: self.photos.model.graph().values[candidate.value]
+                .name
+                .clone(),
             gain_db: 10.0 * (before.noise() / with.noise()).log10(),
             macs: candidate.macs,
         }

@@ -26,10 +26,15 @@ pub(super) struct Photos<'m> {
 }
 
 impl Photos<'_> {
+    /// The plan that the ranges give.
+    pub(super) fn compile(&self, ranges: &Ranges) -> Result<AlignedBytes, CompileError> {
+        let options = Options::unnamed(self.calibration);
+        self.model.compile(ranges, &options)
+    }
+
     /// How far the logits of the plan that the ranges give are from the f32 model's.
     pub(super) fn deviation(&self, ranges: &Ranges) -> Result<Deviation, CompileError> {
-        let options = Options::unnamed(self.calibration);
-        let bytes = self.model.compile(ranges, &options)?;
+        let bytes = self.compile(ranges)?;
         let failed = |e: String| CompileError::Plan(e);
         let plan = Plan::parse(&bytes).map_err(|e| failed(e.to_string()))?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);

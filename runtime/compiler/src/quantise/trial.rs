@@ -10,30 +10,21 @@ use crate::ir::{Kind, Op};
 /// input's own noise on. `rows` are rows of the input; 0 if there is nothing to measure.
 pub(crate) fn error_of_sums(op: &Op, grid: &Grid, rows: &[Vec<f32>]) -> f64 {
     let mut deviation = Deviation::default();
-    for row in rows {
-        let stored: Vec<f64> = row
-            .iter()
-            .enumerate()
-            .map(|(c, x)| stored(grid, *x, c))
-            .collect();
-        match &op.kind {
-            Kind::Depthwise { weights, .. } => {
-                for taps in weights.chunks(row.len().max(1)) {
-                    channels(&mut deviation, taps, row, &stored);
-                }
-            }
-            Kind::Conv { .. } | Kind::Linear { .. } | Kind::PoolLinear { .. } => {}
-            _ => {
-                let found: Vec<f32> = stored.iter().map(|x| *x as f32).collect();
-                deviation.add(&found, row);
+    match &op.kind {
+        Kind::Conv { weights, bias, .. }
+        | Kind::Linear { weights, bias, .. }
+        | Kind::PoolLinear { weights, bias } => {
+            products(&mut deviation, (weights, bias), grid, rows);
+        }
+        Kind::Depthwise { weights, .. } => {
+            for row in rows {
+                let taps = weights.chunks(row.len().max(1));
+                taps.for_each(|taps| channels(&mut deviation, taps, row, grid));
             }
         }
-    }
-    if let Kind::Conv { weights, bias, .. }
-    | Kind::Linear { weights, bias, .. }
-    | Kind::PoolLinear { weights, bias } = &op.kind
-    {
-        products(&mut deviation, (weights, bias), grid, rows);
+        _ => rows.iter().for_each(|row| {
+            deviation.add(&on_grid(grid, row), row);
+        }),
     }
     deviation.relative_noise()
 }
@@ -44,14 +35,16 @@ fn stored(grid: &Grid, x: f32, channel: usize) -> f64 {
     grid.real(f64::from(q), channel)
 }
 
+/// What a row becomes.
+fn on_grid(grid: &Grid, row: &[f32]) -> Vec<f32> {
+    let channels = row.iter().enumerate();
+    channels.map(|(c, x)| stored(grid, *x, c) as f32).collect()
+}
+
 /// A depthwise window's weights are a number for each channel, whose own scale they have: only the input is rounded.
-fn channels(deviation: &mut Deviation, taps: &[f32], row: &[f32], stored: &[f64]) {
-    let wanted: Vec<f32> = taps.iter().zip(row).map(|(w, x)| w * x).collect();
-    let found = taps
-        .iter()
-        .zip(stored)
-        .map(|(w, x)| (f64::from(*w) * x) as f32);
-    deviation.add(&found.collect::<Vec<f32>>(), &wanted);
+fn channels(deviation: &mut Deviation, taps: &[f32], row: &[f32], grid: &Grid) {
+    let times = |row: &[f32]| -> Vec<f32> { taps.iter().zip(row).map(|(w, x)| w * x).collect() };
+    deviation.add(&times(&on_grid(grid, row)), &times(row));
 }
 
 /// The sums of matrix products, one for each row of weights and tap.

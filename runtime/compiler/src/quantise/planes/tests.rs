@@ -34,14 +34,19 @@ fn raised(graph: &mut Graph, value: ValueId) -> (Graph, Pair) {
     (planes.graph.into_owned(), pair)
 }
 
-#[test]
-fn the_sum_with_a_stream_takes_the_low_plane_first() {
+/// A stream x, its norm n, the sum y of x and a product of n, and the logits.
+fn stream() -> (Graph, [ValueId; 4]) {
     let mut b = Builder::new(8);
     let x = b.linear(0, None);
     let n = b.norm(x);
     let y = b.linear(n, Some(x));
     let end = b.linear(y, None);
-    let mut graph = b.finish(end);
+    (b.finish(end), [x, n, y, end])
+}
+
+#[test]
+fn the_sum_with_a_stream_takes_the_low_plane_first() {
+    let (mut graph, [x, n, y, end]) = stream();
     if let Some(bias) = bias_mut(&mut graph.ops[2].kind) {
         bias.fill(3.0);
     }
@@ -71,12 +76,7 @@ fn the_sum_with_a_stream_takes_the_low_plane_first() {
 
 #[test]
 fn the_narrow_form_of_a_stream_is_gone() {
-    let mut b = Builder::new(8);
-    let x = b.linear(0, None);
-    let n = b.norm(x);
-    let y = b.linear(n, Some(x));
-    let end = b.linear(y, None);
-    let mut graph = b.finish(end);
+    let (mut graph, [x, n, y, end]) = stream();
     prepare(&mut graph).expect("there is a type for each value");
     let twin = graph.ops[3].output;
     assert_eq!(graph.ops[3].kind, Kind::Convert);
