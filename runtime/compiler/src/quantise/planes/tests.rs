@@ -46,7 +46,7 @@ fn stream() -> (Graph, [ValueId; 4]) {
 
 #[test]
 fn the_sum_with_a_stream_takes_the_low_plane_first() {
-    let (mut graph, [x, n, y, end]) = stream();
+    let (mut graph, [x, n, y, _]) = stream();
     if let Some(bias) = bias_mut(&mut graph.ops[2].kind) {
         bias.fill(3.0);
     }
@@ -76,7 +76,7 @@ fn the_sum_with_a_stream_takes_the_low_plane_first() {
 
 #[test]
 fn the_narrow_form_of_a_stream_is_gone() {
-    let (mut graph, [x, n, y, end]) = stream();
+    let (mut graph, [_, _, y, end]) = stream();
     prepare(&mut graph).expect("there is a type for each value");
     let twin = graph.ops[3].output;
     assert_eq!(graph.ops[3].kind, Kind::Convert);
