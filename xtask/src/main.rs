@@ -8,6 +8,7 @@
 //! | `models` | the large models: exported, compiled, compared; writes `docs/models.md` |
 //! | `variants` | the same networks from other code and other exporters: all lower, to the same operations |
 //! | `dist` | the release programs |
+//! | `firmware` | the bare-metal image, booted in QEMU |
 //! | `peers` | vitlet and other engines side by side; writes `docs/performance.md` |
 //! | `insns` | instructions of one inference, counted by QEMU, against `budgets/instructions.toml` |
 //! | `mca` | cycles of the kernels' inner loops by LLVM's models of the boards' cores; writes `docs/cost-model.md` |
@@ -32,6 +33,7 @@ mod accuracy;
 mod budgets;
 mod cache;
 mod dist;
+mod firmware;
 mod insns;
 mod machine;
 mod mca;
@@ -71,6 +73,7 @@ enum Verb {
     Models(models::Args),
     Variants(variants::Args),
     Dist(dist::Args),
+    Firmware(firmware::Args),
     Peers(peers::Args),
     Insns(insns::Args),
     Mca(mca::Args),
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Verb::Models(args) => models::verb(&project, args),
         Verb::Variants(args) => variants::verb(&project, args),
         Verb::Dist(args) => dist::verb(&project, args),
+        Verb::Firmware(args) => firmware::verb(&project, args),
         Verb::Peers(args) => peers::verb(&project, args),
         Verb::Insns(args) => insns::verb(&project, args),
         Verb::Mca(args) => mca::verb(&project, args),

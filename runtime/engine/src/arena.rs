@@ -6,7 +6,6 @@ use vitlet_plan::format::ALIGN;
 use vitlet_plan::{Plan, Tensor};
 
 use crate::EngineError;
-use crate::chain::MAX_LINKS;
 
 /// An arena that is known to fit a plan, split in two.
 pub(crate) struct Arena<'m> {
@@ -37,22 +36,25 @@ impl<'m> Arena<'m> {
     }
 }
 
-/// The tensors of the arena while a chain of ops runs: what it writes, and everything else to read.
-pub(crate) struct Split<'m> {
+/// The tensors of the arena while a chain of up to N ops runs: what it writes, and everything else to read.
+pub(crate) struct Split<'m, const N: usize> {
     /// The outputs, in the order they were given in.
-    pub(crate) outputs: [&'m mut [u8]; MAX_LINKS],
-    /// What lies before the first output, between two, and after the last: its first byte's place, and the bytes.
-    gaps: [(usize, &'m [u8]); MAX_LINKS + 1],
+    pub(crate) outputs: [&'m mut [u8]; N],
+    /// What lies before each output: its first byte's place, and the bytes.
+    gaps: [(usize, &'m [u8]); N],
+    /// What lies after the last one.
+    last: (usize, &'m [u8]),
 }
 
-impl<'m> Split<'m> {
+impl<'m, const N: usize> Split<'m, N> {
     /// Sets `outputs` apart, of which no two share a byte. `None` if they do, or do not lie in the arena.
     pub(crate) fn new(tensors: &'m mut [u8], outputs: &[Range<usize>]) -> Option<Self> {
         let mut split = Split {
-            outputs: Default::default(),
-            gaps: [(0, &[]); MAX_LINKS + 1],
+            outputs: core::array::from_fn(|_| <&mut [u8]>::default()),
+            gaps: [(0, &[]); N],
+            last: (0, &[]),
         };
-        let mut order: [usize; MAX_LINKS] = core::array::from_fn(|slot| slot);
+        let mut order: [usize; N] = core::array::from_fn(|slot| slot);
         let order = order.get_mut(..outputs.len())?;
         order.sort_unstable_by_key(|&slot| outputs[slot].start);
         let (mut at, mut rest) = (0, tensors);
@@ -64,26 +66,33 @@ impl<'m> Split<'m> {
             split.outputs[slot] = bytes;
             (at, rest) = (output.end, others);
         }
-        split.gaps[MAX_LINKS] = (at, rest);
+        split.last = (at, rest);
         Some(split)
     }
 
     /// A tensor's bytes. `None` if it shares any with an output, or lies outside.
     pub(crate) fn read(&self, range: &Range<usize>) -> Option<&'m [u8]> {
-        self.gaps.iter().find_map(|(at, bytes)| {
+        let gaps = self.gaps.iter().chain([&self.last]);
+        gaps.into_iter().find_map(|(at, bytes)| {
             bytes.get(range.start.checked_sub(*at)?..range.end.checked_sub(*at)?)
         })
     }
 }
 
-/// The different ranges of bytes that ops write.
-#[derive(Default)]
-pub(crate) struct Slots {
-    ranges: [Range<usize>; MAX_LINKS],
+/// The different ranges of bytes that up to N ops write.
+pub(crate) struct Slots<const N: usize> {
+    ranges: [Range<usize>; N],
     len: usize,
 }
 
-impl Slots {
+impl<const N: usize> Slots<N> {
+    pub(crate) fn new() -> Self {
+        Self {
+            ranges: [const { 0..0 }; N],
+            len: 0,
+        }
+    }
+
     /// Notes a range. `None` if there is no room for it.
     pub(crate) fn add(&mut self, range: Range<usize>) -> Option<()> {
         if self.find(&range).is_none() {

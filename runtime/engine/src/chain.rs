@@ -20,13 +20,14 @@ use crate::arena::{Slots, Split};
 use crate::piece::Piece;
 use crate::rows::{Link, Source, Target, Work, largest_share, parts, unit, work};
 
-/// Ops that are run together at most.
+/// Ops that several threads run together at most. What counts them is generic over their number, since one thread runs every op alone:
+/// room for six on its stack would be wasted, and stacks are small where there is no operating system.
 pub(crate) const MAX_LINKS: usize = MAX_STRIP_OPS;
 
-/// Ops, or strips of them, whose rows belong together: a row of each needs, of what others of the chain write, the same row only.
-#[derive(Default, Debug)]
-pub(crate) struct Chain<'p> {
-    links: [Option<Piece<'p>>; MAX_LINKS],
+/// Up to N ops, or strips of them, whose rows belong together: a row of each needs, of what others of the chain write, the same row only.
+#[derive(Debug)]
+pub(crate) struct Chain<'p, const N: usize> {
+    links: [Option<Piece<'p>>; N],
     len: usize,
 }
 
@@ -39,7 +40,15 @@ struct Access {
     by_row: bool,
 }
 
-impl<'p> Chain<'p> {
+impl<'p, const N: usize> Chain<'p, N> {
+    /// No ops.
+    pub(crate) fn new() -> Self {
+        Self {
+            links: [const { None }; N],
+            len: 0,
+        }
+    }
+
     /// The ops, in their order.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = &Piece<'p>> {
         self.links.iter().flatten()
@@ -50,7 +59,7 @@ impl<'p> Chain<'p> {
         let Some(first) = self.pieces().next() else {
             return true;
         };
-        self.len < MAX_LINKS
+        self.len < N
             && next.op.kind.is_rowwise()
             && next.tokens == first.tokens
             && self.pieces().all(|piece| is_independent(piece, next))
@@ -95,12 +104,12 @@ impl<'p> Chain<'p> {
         kernel: Kernel,
         threads: &T,
         tensors: &'w mut [u8],
-    ) -> Option<Work<'w, 'p>> {
-        let mut slots = Slots::default();
+    ) -> Option<Work<'w, 'p, N>> {
+        let mut slots = Slots::<N>::new();
         for piece in self.pieces() {
             slots.add(piece.output.clone())?;
         }
-        let split = Split::new(tensors, slots.ranges())?;
+        let split = Split::<N>::new(tensors, slots.ranges())?;
         let source = |range: &Option<Range<usize>>| match range {
             None => Some(Source::Nothing),
             Some(range) => match slots.find(range) {
@@ -108,7 +117,7 @@ impl<'p> Chain<'p> {
                 None => split.read(range).map(Source::Shared),
             },
         };
-        let mut links = [None; MAX_LINKS];
+        let mut links = [None; N];
         for (link, piece) in links.iter_mut().zip(self.pieces()) {
             let [a, b, c] = piece.inputs.each_ref().map(source);
             let elsewhere = |range: &Range<usize>| *range != piece.output;

@@ -6,7 +6,7 @@ use vitlet_plan::format::MAX_STRIP_OPS;
 use vitlet_plan::{Op, Plan, Strips};
 
 use crate::arena::{Arena, range_of};
-use crate::chain::Chain;
+use crate::chain::{Chain, MAX_LINKS};
 use crate::piece::{Piece, Slide, Turn};
 use crate::window::group_work;
 use crate::{EngineError, MAX_THREADS, Serial, Threads};
@@ -89,23 +89,11 @@ impl<'p, T: Threads> Engine<'p, T> {
     ) -> Result<&'m [i32], EngineError> {
         let Arena { tensors, memory } = Arena::new(arena, self.plan, self.thread_count())?;
         self.load_image(tensors, image)?;
-        let mut run = Run::new(self, tensors, memory, observer);
-        let mut groups = self.plan.strips().peekable();
-        let mut ops = self.plan.ops().enumerate();
-        while let Some((index, op)) = ops.next() {
-            let Some(strips) = groups.next_if(|group| group.ops().start == index) else {
-                let piece = Piece::whole(self.plan, index, &op);
-                run.step(&op, piece.ok_or(EngineError::Memory { index })?)?;
-                continue;
-            };
-            let mut group = [const { None }; MAX_STRIP_OPS];
-            group[0] = Some(op);
-            for (slot, _) in group.iter_mut().zip(strips.ops()).skip(1) {
-                *slot = ops.next().map(|(_, op)| op);
-            }
-            run.strips(&strips, &group)?;
+        if self.thread_count() == 1 {
+            Run::<T, 1>::new(self, tensors, memory, observer).ops()?;
+        } else {
+            Run::<T, MAX_LINKS>::new(self, tensors, memory, observer).ops()?;
         }
-        run.finish_chain()?;
         let end = self.plan.ops().len();
         let logits =
             range_of(self.plan, self.plan.output_id()).and_then(|range| tensors.get(range));
@@ -122,7 +110,7 @@ impl<'p, T: Threads> Engine<'p, T> {
     pub fn run_single(&mut self, arena: &mut [u8], index: usize) -> Result<(), EngineError> {
         let missing = EngineError::Memory { index };
         let Arena { tensors, memory } = Arena::new(arena, self.plan, self.thread_count())?;
-        let mut run = Run::new(self, tensors, memory, None);
+        let mut run = Run::<T, MAX_LINKS>::new(self, tensors, memory, None);
         let mut groups = self.plan.strips();
         let Some(strips) = groups.find(|group| group.ops().contains(&index)) else {
             let op = self.plan.ops().nth(index).ok_or(missing)?;
@@ -175,25 +163,31 @@ impl<'p, T: Threads> Engine<'p, T> {
         let tensor = tensors
             .get_mut(range)
             .ok_or(EngineError::Memory { index: 0 })?;
-        for (to, from) in tensor.iter_mut().zip(image) {
+        // Eight at a time, also where the compiler is told to make small code.
+        let ((words, rest), (from_words, from_rest)) =
+            (tensor.as_chunks_mut::<8>(), image.as_chunks::<8>());
+        for (to, from) in words.iter_mut().zip(from_words) {
+            *to = (u64::from_ne_bytes(*from) ^ 0x8080_8080_8080_8080).to_ne_bytes();
+        }
+        for (to, from) in rest.iter_mut().zip(from_rest) {
             *to = from ^ 0x80;
         }
         Ok(())
     }
 }
 
-/// An inference on its way.
-struct Run<'r, 'o, 'p, T> {
+/// An inference on its way, with chains of up to N ops.
+struct Run<'r, 'o, 'p, T, const N: usize> {
     engine: &'r Engine<'p, T>,
     tensors: &'r mut [u8],
     /// Memory of the threads.
     memory: &'r mut [u8],
     /// Ops that are to run together.
-    chain: Chain<'p>,
+    chain: Chain<'p, N>,
     observer: Option<&'r mut Observer<'o>>,
 }
 
-impl<'r, 'o, 'p, T: Threads> Run<'r, 'o, 'p, T> {
+impl<'r, 'o, 'p, T: Threads, const N: usize> Run<'r, 'o, 'p, T, N> {
     fn new(
         engine: &'r Engine<'p, T>,
         tensors: &'r mut [u8],
@@ -204,12 +198,50 @@ impl<'r, 'o, 'p, T: Threads> Run<'r, 'o, 'p, T> {
             engine,
             tensors,
             memory,
-            chain: Chain::default(),
+            chain: Chain::new(),
             observer,
         }
     }
 
-    /// Runs a group of ops strip by strip.
+    /// Runs all ops.
+    fn ops(&mut self) -> Result<(), EngineError> {
+        let plan = self.engine.plan;
+        let mut groups = plan.strips().peekable();
+        let mut next = 0;
+        while next < plan.ops().len() {
+            if let Some(strips) = groups.next_if(|group| group.ops().start == next) {
+                self.group(&strips)?;
+                next = strips.ops().end;
+            } else {
+                self.whole(next)?;
+                next += 1;
+            }
+        }
+        self.finish_chain()
+    }
+
+    /// Runs all of an op.
+    #[inline(never)]
+    fn whole(&mut self, index: usize) -> Result<(), EngineError> {
+        let missing = EngineError::Memory { index };
+        let plan = self.engine.plan;
+        let op = plan.ops().nth(index).ok_or(missing)?;
+        let piece = Piece::whole(plan, index, &op).ok_or(missing)?;
+        self.step(&op, piece)
+    }
+
+    /// Runs a group of ops strip by strip. (A function of its own, as `whole` is: what it keeps is not on the stack of the others.)
+    #[inline(never)]
+    fn group(&mut self, strips: &Strips<'p>) -> Result<(), EngineError> {
+        let ops = self.engine.plan.ops().skip(strips.ops().start);
+        let mut group = [const { None }; MAX_STRIP_OPS];
+        for (slot, (op, _)) in group.iter_mut().zip(ops.zip(strips.ops())) {
+            *slot = Some(op);
+        }
+        self.strips(strips, &group)
+    }
+
+    /// As `group`, with its ops.
     fn strips(&mut self, strips: &Strips<'p>, ops: &[Option<Op<'p>>]) -> Result<(), EngineError> {
         if self.runs_together() {
             self.finish_chain()?;
@@ -219,7 +251,7 @@ impl<'r, 'o, 'p, T: Threads> Run<'r, 'o, 'p, T> {
                 threads,
             } = self.engine;
             let work = group_work(plan, strips, ops, *kernel, threads, self.tensors);
-            if let Some(work) = work {
+            if let Some(mut work) = work {
                 return work.run(threads, self.memory, self.engine.memory_lens());
             }
         }
@@ -282,8 +314,8 @@ impl<'r, 'o, 'p, T: Threads> Run<'r, 'o, 'p, T> {
         let Engine {
             kernel, threads, ..
         } = self.engine;
-        let work = self.chain.work(*kernel, threads, self.tensors);
-        let work = work.ok_or(EngineError::Memory { index })?;
+        let mut work = self.chain.work(*kernel, threads, self.tensors);
+        let work = work.as_mut().ok_or(EngineError::Memory { index })?;
         work.run(threads, self.memory, self.engine.memory_lens())?;
         self.chain.clear();
         Ok(())

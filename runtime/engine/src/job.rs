@@ -6,14 +6,13 @@ use vitlet_plan::{Op, Strips};
 
 use crate::EngineError;
 use crate::call::Call;
-use crate::chain::MAX_LINKS;
 use crate::rows::{Beyond, Held, Link, Source, Target, Work};
 
 /// Some rows, and the memory to compute them in.
-pub(crate) struct Job<'j> {
+pub(crate) struct Job<'j, const N: usize> {
     pub(crate) tokens: Range<usize>,
     /// These rows of what the work writes.
-    pub(crate) outputs: [&'j mut [u8]; MAX_LINKS],
+    pub(crate) outputs: [&'j mut [u8]; N],
     scratch: &'j mut [u8],
     /// For strips of what ops hand on, and rows around its own.
     own: &'j mut [u8],
@@ -28,19 +27,19 @@ struct Turn<'t, 'p> {
 }
 
 /// What may be read while one op's output is written.
-struct Readable<'r> {
-    outputs: [&'r [u8]; MAX_LINKS],
+struct Readable<'r, const N: usize> {
+    outputs: [&'r [u8]; N],
     /// The job's own memory before the output and after it.
     own: [&'r [u8]; 2],
     /// First byte of what is after it.
     after: usize,
 }
 
-impl<'j> Job<'j> {
+impl<'j, const N: usize> Job<'j, N> {
     pub(crate) fn new(tokens: Range<usize>, scratch: &'j mut [u8], own: &'j mut [u8]) -> Self {
         Job {
             tokens,
-            outputs: Default::default(),
+            outputs: core::array::from_fn(|_| <&mut [u8]>::default()),
             scratch,
             own,
             result: Ok(()),
@@ -48,7 +47,7 @@ impl<'j> Job<'j> {
     }
 
     /// Runs all ops: one after the other, or strip by strip.
-    pub(crate) fn run(&mut self, work: &Work<'_, '_>) -> Result<(), EngineError> {
+    pub(crate) fn run(&mut self, work: &Work<'_, '_, N>) -> Result<(), EngineError> {
         let Some(strips) = &work.strips else {
             return work
                 .links()
@@ -88,7 +87,7 @@ impl<'j> Job<'j> {
         &self,
         link: &Link<'_, '_>,
         rows: Range<usize>,
-    ) -> impl Iterator<Item = Range<usize>> + use<> {
+    ) -> impl Iterator<Item = Range<usize>> + use<N> {
         let own = link
             .inputs
             .iter()
@@ -105,7 +104,7 @@ impl<'j> Job<'j> {
     /// Some rows of one op.
     fn run_rows(
         &mut self,
-        work: &Work<'_, '_>,
+        work: &Work<'_, '_, N>,
         link: &Link<'_, '_>,
         rows: Range<usize>,
         turn: Option<Turn<'_, '_>>,
@@ -145,23 +144,23 @@ impl<'j> Job<'j> {
 }
 
 /// Which op, for whom and when: what decides where rows lie.
-struct Place<'l, 'w, 'p> {
-    work: &'l Work<'w, 'p>,
+struct Place<'l, 'w, 'p, const N: usize> {
+    work: &'l Work<'w, 'p, N>,
     link: &'l Link<'w, 'p>,
     tokens: &'l Range<usize>,
     turn: Option<Turn<'l, 'p>>,
 }
 
-impl<'w> Place<'_, 'w, '_> {
+impl<'w, const N: usize> Place<'_, 'w, '_, N> {
     /// Sets the rows apart that the op is to write. `None` if they are not in the job's memory.
     fn split<'m>(
         &self,
-        outputs: &'m mut [&mut [u8]; MAX_LINKS],
+        outputs: &'m mut [&mut [u8]; N],
         own: &'m mut [u8],
         rows: &Range<usize>,
-    ) -> Option<(&'m mut [u8], Readable<'m>)> {
+    ) -> Option<(&'m mut [u8], Readable<'m, N>)> {
         let mut readable = Readable {
-            outputs: [&[]; MAX_LINKS],
+            outputs: [&[]; N],
             own: [&[]; 2],
             after: 0,
         };
@@ -194,7 +193,7 @@ impl<'w> Place<'_, 'w, '_> {
         &self,
         source: Source<'w>,
         rows: &Range<usize>,
-        from: &Readable<'m>,
+        from: &Readable<'m, N>,
     ) -> Option<&'m [u8]>
     where
         'w: 'm,
@@ -238,7 +237,7 @@ impl<'w> Place<'_, 'w, '_> {
     }
 }
 
-impl<'r> Readable<'r> {
+impl<'r, const N: usize> Readable<'r, N> {
     /// Bytes of the job's own memory. `None` if the output has any of them.
     fn own(&self, range: Range<usize>) -> Option<&'r [u8]> {
         match range.start.checked_sub(self.after) {
@@ -259,10 +258,10 @@ struct Share<'p> {
 }
 
 impl<'p> Share<'p> {
-    fn of(
+    fn of<const N: usize>(
         link: &Link<'_, 'p>,
         rows: &Range<usize>,
-        work: &Work<'_, 'p>,
+        work: &Work<'_, 'p, N>,
         in_strips: bool,
     ) -> Option<Self> {
         let op = link.op;

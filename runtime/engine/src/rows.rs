@@ -8,7 +8,6 @@ use core::ops::Range;
 use vitlet_kernels::Kernel;
 use vitlet_plan::{Op, OpKind, Strips};
 
-use crate::chain::MAX_LINKS;
 use crate::job::Job;
 use crate::piece::Piece;
 use crate::{EngineError, MAX_THREADS, Threads};
@@ -25,13 +24,13 @@ const ELEMENT_MACS: u64 = 16;
 const GROUPS: usize = 4;
 
 /// A chain or a group of strips, and what all its jobs share.
-pub(crate) struct Work<'w, 'p> {
+pub(crate) struct Work<'w, 'p, const N: usize> {
     pub(crate) kernel: Kernel,
-    pub(crate) links: [Option<Link<'w, 'p>>; MAX_LINKS],
+    pub(crate) links: [Option<Link<'w, 'p>>; N],
     /// How a group's ops take turns.
     pub(crate) strips: Option<Strips<'p>>,
     /// What the ops write.
-    pub(crate) outputs: [&'w mut [u8]; MAX_LINKS],
+    pub(crate) outputs: [&'w mut [u8]; N],
     /// Rows of every op's result.
     pub(crate) tokens: usize,
     /// Tokens that are not torn apart.
@@ -86,23 +85,43 @@ pub(crate) struct Held {
     pub(crate) row_len: usize,
 }
 
-impl<'p> Work<'_, 'p> {
+impl<'p, const N: usize> Work<'_, 'p, N> {
     /// Computes all rows. `memory` holds `memory_len` bytes for each thread: first `scratch_len` of scratch, then what is handed on.
     pub(crate) fn run<T: Threads>(
-        mut self,
+        &mut self,
+        threads: &T,
+        memory: &mut [u8],
+        lens: [usize; 2],
+    ) -> Result<(), EngineError> {
+        if self.parts == 1 {
+            self.run_jobs::<T, 1>(threads, memory, lens)
+        } else {
+            self.run_jobs::<T, MAX_THREADS>(threads, memory, lens)
+        }
+    }
+
+    /// As [`Work::run`], with room for JOBS jobs: a function of its own for one, which needs less of the stack.
+    #[inline(never)]
+    fn run_jobs<T: Threads, const JOBS: usize>(
+        &mut self,
         threads: &T,
         memory: &mut [u8],
         [memory_len, scratch_len]: [usize; 2],
     ) -> Result<(), EngineError> {
         let index = self.links().next().map_or(0, |link| link.index);
-        let mut jobs = [const { None }; MAX_THREADS];
-        let outputs = core::mem::take(&mut self.outputs);
-        let count = self
+        let mut jobs = [const { None }; JOBS];
+        let outputs = core::mem::replace(
+            &mut self.outputs,
+            core::array::from_fn(|_| <&mut [u8]>::default()),
+        );
+        let this = &*self;
+        let count = this
             .split(&mut jobs, outputs, memory, [memory_len, scratch_len])
             .ok_or(EngineError::Memory { index })?;
-        threads.for_each(&mut jobs[..count], |job| {
+        let jobs = jobs.get_mut(..count).unwrap_or_default();
+        threads.for_each(jobs, |job| {
             if let Some(job) = job {
-                job.result = job.run(&self);
+                job.result = job.run(this);
             }
         });
         jobs.iter().flatten().try_for_each(|job| job.result)
@@ -116,8 +135,8 @@ impl<'p> Work<'_, 'p> {
     /// Fills `jobs` from the front with shares of the rows; returns how many there are. `None` if the memory is too small.
     fn split<'j>(
         &self,
-        jobs: &mut [Option<Job<'j>>],
-        mut outputs: [&'j mut [u8]; MAX_LINKS],
+        jobs: &mut [Option<Job<'j, N>>],
+        mut outputs: [&'j mut [u8]; N],
         mut memory: &'j mut [u8],
         [memory_len, scratch_len]: [usize; 2],
     ) -> Option<usize> {
@@ -147,7 +166,7 @@ impl<'p> Work<'_, 'p> {
     fn copy_beyond(
         &self,
         tokens: &Range<usize>,
-        outputs: &[&mut [u8]; MAX_LINKS],
+        outputs: &[&mut [u8]; N],
         own: &mut [u8],
     ) -> Option<()> {
         let Some(strips) = &self.strips else {

@@ -18,7 +18,7 @@ use crate::rows::{Held, Link, Source, TOKEN_ROWS, Target, Work, parts, work};
 struct Layout<'l, 'p> {
     plan: &'l Plan<'p>,
     strips: &'l Strips<'p>,
-    slots: Slots,
+    slots: Slots<MAX_LINKS>,
     /// Bytes of a job's own memory that are given away.
     used: usize,
 }
@@ -31,9 +31,9 @@ pub(crate) fn group_work<'w, 'p, T: Threads>(
     kernel: Kernel,
     threads: &T,
     tensors: &'w mut [u8],
-) -> Option<Work<'w, 'p>> {
+) -> Option<Work<'w, 'p, MAX_LINKS>> {
     let ops = || strips.ops().zip(ops.iter().flatten());
-    let (mut cost, mut slots) = (0_u64, Slots::default());
+    let (mut cost, mut slots) = (0_u64, Slots::new());
     for (index, op) in ops() {
         let tensor = plan.tensor(op.output)?;
         let bytes = tensor.rows()?.checked_mul(tensor.row_len()?)?;
@@ -80,7 +80,7 @@ impl<'p> Layout<'_, 'p> {
         index: usize,
         op: &Op<'p>,
         before: &[Option<Link<'w, 'p>>],
-        split: &Split<'w>,
+        split: &Split<'w, MAX_LINKS>,
     ) -> Option<Link<'w, 'p>> {
         let takes_whole = op.kind.strip(0..op.kind.rows())?.reads.is_none();
         let mut inputs = [Source::Nothing; 3];
@@ -126,7 +126,7 @@ impl<'p> Layout<'_, 'p> {
         index: usize,
         id: TensorId,
         before: &[Option<Link<'w, 'p>>],
-        split: &Split<'w>,
+        split: &Split<'w, MAX_LINKS>,
     ) -> Option<Source<'w>> {
         let tensor = self.plan.tensor(id)?;
         if tensor.held != 0 {

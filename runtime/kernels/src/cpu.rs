@@ -59,6 +59,12 @@ impl NeonDotprod {
     pub fn new() -> Option<Self> {
         dotprod().then_some(Self(()))
     }
+
+    /// The proof of Advanced SIMD that this one includes.
+    #[must_use]
+    pub fn neon(self) -> Neon {
+        Neon(())
+    }
 }
 
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]

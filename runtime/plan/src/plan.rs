@@ -248,6 +248,12 @@ macro_rules! records {
                 Some(item)
             }
 
+            /// Without decoding what is skipped.
+            fn nth(&mut self, n: usize) -> Option<Self::Item> {
+                self.next = self.next.saturating_add(n);
+                self.next()
+            }
+
             fn size_hint(&self) -> (usize, Option<usize>) {
                 let left = self.file.$count().saturating_sub(self.next);
                 (left, Some(left))

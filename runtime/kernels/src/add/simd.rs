@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::Add;
 use crate::gemm::NR;
-use crate::isa::{Isa, Reference, Vectorised};
+use crate::isa::{Gains, Isa, Reference, Vectorised};
 use crate::requantise::simd::{Form, Target, row_groups, with_form};
 use crate::{In, Out, SizeError};
 
@@ -60,6 +60,8 @@ struct Group {
 }
 
 impl Vectorised for Add<'_> {
+    const GAINS: Gains = Gains::Lanes;
+
     #[inline(always)]
     fn run_simd<I: Isa>(
         &self,

@@ -11,7 +11,7 @@ use core::ops::Range;
 
 use super::Depthwise;
 use crate::gemm::NR;
-use crate::isa::{Isa, Reference, Routine, Vectorised};
+use crate::isa::{Gains, Isa, Reference, Routine, Vectorised};
 use crate::requantise::simd::{Form, Target, with_form};
 use crate::scratch::carve;
 use crate::{Out, SizeError};
@@ -28,6 +28,8 @@ struct Buffers<'r> {
 }
 
 impl Vectorised for Depthwise<'_> {
+    const GAINS: Gains = Gains::Dot;
+
     #[inline(always)]
     fn run_simd<I: Isa>(
         &self,

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::{GroupNorm, Sums};
-use crate::isa::{Isa, Vectorised};
+use crate::isa::{Gains, Isa, Vectorised};
 use crate::layernorm::simd::Element;
 use crate::{Out, SizeError};
 
@@ -13,6 +13,8 @@ const PIECE: usize = 16384;
 const LANES: usize = 8;
 
 impl Vectorised for GroupNorm<'_> {
+    const GAINS: Gains = Gains::Lanes;
+
     #[inline(always)]
     fn run_simd<I: Isa>(
         &self,

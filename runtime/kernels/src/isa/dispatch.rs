@@ -20,8 +20,27 @@ pub(crate) trait Reference {
     ) -> Result<(), SizeError>;
 }
 
+/// The last step of the ARM instruction sets that an operation gains from. Better CPUs run it as that one does, so that it is compiled no
+/// more often than it is worth.
+#[cfg_attr(
+    not(target_arch = "aarch64"),
+    allow(dead_code, reason = "other instruction sets gain at every step")
+)]
+#[derive(PartialEq, Eq)]
+pub(crate) enum Gains {
+    /// Advanced SIMD: there are no products to be summed.
+    Lanes,
+    /// SDOT.
+    Dot,
+    /// SMMLA.
+    Matrix,
+}
+
 /// An operation as `simd.rs` has it.
 pub(crate) trait Vectorised: Reference {
+    /// What it gains from.
+    const GAINS: Gains = Gains::Matrix;
+
     /// As [`Reference::run_scalar`]. Must be `#[inline(always)]`.
     fn run_simd<I: Isa>(
         &self,
@@ -73,9 +92,15 @@ pub(crate) fn dispatch<'r, O: Vectorised>(
         #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
         Kernel::Neon(token) => token.call(run),
         #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        Kernel::NeonDotprod(token) if O::GAINS == Gains::Lanes => token.neon().call(run),
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
         Kernel::NeonDotprod(token) => token.call(run),
         #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-        Kernel::NeonI8mm(token) => token.call(run),
+        Kernel::NeonI8mm(token) => match O::GAINS {
+            Gains::Lanes => token.dotprod().neon().call(run),
+            Gains::Dot => token.dotprod().call(run),
+            Gains::Matrix => token.call(run),
+        },
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx2(token) => token.call(run),
         #[cfg(target_arch = "x86_64")]

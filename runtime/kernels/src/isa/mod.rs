@@ -26,7 +26,7 @@ mod neon_i8mm;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
-pub(crate) use dispatch::{Reference, Vectorised, dispatch};
+pub(crate) use dispatch::{Gains, Reference, Vectorised, dispatch};
 
 use crate::attention::simd::workspace::Workspace;
 use crate::attention::simd::{Group, Part};

@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::scalar::Affine;
 use super::{LayerNorm, rstd};
-use crate::isa::{Isa, Vectorised};
+use crate::isa::{Gains, Isa, Vectorised};
 use crate::requantise::scalar::{sat8, sat16};
 use crate::{Out, SizeError};
 
@@ -49,6 +49,8 @@ impl Element for i16 {
 }
 
 impl Vectorised for LayerNorm<'_> {
+    const GAINS: Gains = Gains::Lanes;
+
     #[inline(always)]
     fn run_simd<I: Isa>(
         &self,

@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 use super::MaxPool;
-use crate::isa::{Isa, Reference, Vectorised};
+use crate::isa::{Gains, Isa, Reference, Vectorised};
 use crate::{In, Out, SizeError};
 
 /// A type of input and output.
@@ -63,6 +63,8 @@ impl Element for i16 {
 }
 
 impl Vectorised for MaxPool {
+    const GAINS: Gains = Gains::Lanes;
+
     #[inline(always)]
     fn run_simd<I: Isa>(
         &self,

@@ -4,11 +4,13 @@ use core::ops::Range;
 
 use super::Mul;
 use crate::gemm::NR;
-use crate::isa::{Isa, Reference, Vectorised};
+use crate::isa::{Gains, Isa, Reference, Vectorised};
 use crate::requantise::simd::{Form, Target, row_groups, with_form};
 use crate::{In, Out, SizeError};
 
 impl Vectorised for Mul<'_> {
+    const GAINS: Gains = Gains::Lanes;
+
     #[inline(always)]
     fn run_simd<I: Isa>(
         &self,

@@ -97,6 +97,7 @@ pub(crate) struct ToS8 {
 }
 
 /// [`Output::S8`] with min −128, which `sat8` brings about, and a zero point that [`Isa::round_offset`] takes.
+#[cfg(not(feature = "small"))]
 #[derive(Clone, Copy)]
 pub(crate) struct ToWholeS8 {
     y: *mut i8,
@@ -104,10 +105,12 @@ pub(crate) struct ToWholeS8 {
 }
 
 /// As [`ToWholeS8`] for any min.
+#[cfg(not(feature = "small"))]
 #[derive(Clone, Copy)]
 pub(crate) struct ToClampedS8(ToS8);
 
 /// [`Output::S8`] with min −128 for any zero point, if no value reaches 2¹⁵.
+#[cfg(not(feature = "small"))]
 #[derive(Clone, Copy)]
 pub(crate) struct ToNearS8 {
     y: *mut i8,
@@ -210,14 +213,17 @@ form!(ToS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x| {
     let (zero_point, min) = (isa.splat_i16(self.zero_point), isa.splat_i16(self.min));
 } quantise8(isa, x, zero_point, min), |q, y| isa.store_sat8(y, q), put_rows_sat8);
 
+#[cfg(not(feature = "small"))]
 form!(ToClampedS8, i8, |self| self.0.y, |y| Self(ToS8 { y, ..self.0 }), |isa, x| {
     let (zero_point, min) = (isa.offset(self.0.zero_point), isa.splat_i16(self.0.min));
 } isa.max_i16(isa.round_offset(x, zero_point), min), |q, y| isa.store_sat8(y, q), put_rows_sat8);
 
+#[cfg(not(feature = "small"))]
 form!(ToNearS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x| {
     let zero_point = isa.splat_i16(self.zero_point);
 } isa.add_sat_i16(isa.round_near(x), zero_point), |q, y| isa.store_sat8(y, q), put_rows_sat8);
 
+#[cfg(not(feature = "small"))]
 form!(ToWholeS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x| {
     let zero_point = isa.offset(self.zero_point);
 } isa.round_offset(x, zero_point), |q, y| isa.store_sat8(y, q), put_rows_sat8);
@@ -236,8 +242,11 @@ form!(ToS32, i32, |self| self.0, |y| Self(y), |isa, x| {
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
     S8(ToS8),
+    #[cfg(not(feature = "small"))]
     ClampedS8(ToClampedS8),
+    #[cfg(not(feature = "small"))]
     NearS8(ToNearS8),
+    #[cfg(not(feature = "small"))]
     WholeS8(ToWholeS8),
     S16(ToS16),
     S16Add(AddToS16),
@@ -249,8 +258,11 @@ macro_rules! with_form {
     ($target:expr, $form:ident => $body:expr) => {
         match $target {
             Target::S8($form) => $body,
+            #[cfg(not(feature = "small"))]
             Target::ClampedS8($form) => $body,
+            #[cfg(not(feature = "small"))]
             Target::NearS8($form) => $body,
+            #[cfg(not(feature = "small"))]
             Target::WholeS8($form) => $body,
             Target::S16($form) => $body,
             Target::S16Add($form) => $body,
@@ -277,20 +289,44 @@ impl Target {
         match out {
             Out::S8(y) => {
                 let y = y.as_mut_ptr();
-                let fits = I::ROUNDS_BY_ADDING && fits();
-                let offset = !I::ROUNDS_BY_ADDING || fits && zero_point % 2 == 0;
-                let whole = min == i16::from(i8::MIN);
-                let any = ToS8 { y, zero_point, min };
-                match (whole, offset) {
-                    (true, true) => Self::WholeS8(ToWholeS8 { y, zero_point }),
-                    (true, false) if fits => Self::NearS8(ToNearS8 { y, zero_point }),
-                    (false, true) if fits => Self::ClampedS8(ToClampedS8(any)),
-                    _ => Self::S8(any),
-                }
+                Self::to_s8::<I>(ToS8 { y, zero_point, min }, fits)
             }
             Out::S16(y) => Self::S16(ToS16(y.as_mut_ptr())),
             Out::S16Add(y) => Self::S16Add(AddToS16(y.as_mut_ptr())),
             Out::S32(y) => Self::S32(ToS32(y.as_mut_ptr())),
+        }
+    }
+
+    /// The quickest form for an s8 output.
+    #[cfg(not(feature = "small"))]
+    fn to_s8<I: Isa>(any: ToS8, fits: impl FnOnce() -> bool) -> Self {
+        let ToS8 { y, zero_point, min } = any;
+        let fits = I::ROUNDS_BY_ADDING && fits();
+        let offset = !I::ROUNDS_BY_ADDING || fits && zero_point % 2 == 0;
+        let whole = min == i16::from(i8::MIN);
+        match (whole, offset) {
+            (true, true) => Self::WholeS8(ToWholeS8 { y, zero_point }),
+            (true, false) if fits => Self::NearS8(ToNearS8 { y, zero_point }),
+            (false, true) if fits => Self::ClampedS8(ToClampedS8(any)),
+            _ => Self::S8(any),
+        }
+    }
+
+    /// One form for every s8 output: a fourth of the code, for a few instructions more.
+    #[cfg(feature = "small")]
+    fn to_s8<I: Isa>(any: ToS8, _: impl FnOnce() -> bool) -> Self {
+        Self::S8(any)
+    }
+
+    /// Where an s8 output lies; `None` for others.
+    fn s8(self) -> Option<*mut i8> {
+        match self {
+            Self::S8(ToS8 { y, .. }) => Some(y),
+            #[cfg(not(feature = "small"))]
+            Self::ClampedS8(ToClampedS8(ToS8 { y, .. }))
+            | Self::NearS8(ToNearS8 { y, .. })
+            | Self::WholeS8(ToWholeS8 { y, .. }) => Some(y),
+            Self::S16(_) | Self::S16Add(_) | Self::S32(_) => None,
         }
     }
 
@@ -307,14 +343,11 @@ impl Target {
         count: usize,
     ) {
         if let (
-            Self::S8(ToS8 { y, .. })
-            | Self::ClampedS8(ToClampedS8(ToS8 { y, .. }))
-            | Self::NearS8(ToNearS8 { y, .. })
-            | Self::WholeS8(ToWholeS8 { y, .. }),
+            Some(y),
             Output::S8 {
                 table: Some(table), ..
             },
-        ) = (self, output)
+        ) = (self.s8(), output)
         {
             // SAFETY: the caller's promise.
             let first = unsafe { y.add(first) };
