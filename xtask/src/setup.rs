@@ -33,7 +33,9 @@ pub(crate) enum Tool {
     DeviceLinker,
     DeviceClippy,
     Qemu,
+    QemuSystem,
     BareMetal,
+    BareMetalLinker,
     CargoDeny,
     CargoFuzz,
     LlvmMca,
@@ -59,7 +61,9 @@ impl Tool {
         Self::DeviceLinker,
         Self::DeviceClippy,
         Self::Qemu,
+        Self::QemuSystem,
         Self::BareMetal,
+        Self::BareMetalLinker,
         Self::CargoDeny,
     ];
     const FULL: &[Self] = &[Self::CargoFuzz, Self::LlvmMca];
@@ -73,7 +77,9 @@ impl Tool {
             Self::DeviceLinker => "aarch64 linker and static glibc",
             Self::DeviceClippy => "clippy for aarch64 Linux",
             Self::Qemu => "qemu-aarch64",
+            Self::QemuSystem => "qemu-system-aarch64",
             Self::BareMetal => "Rust core for bare aarch64",
+            Self::BareMetalLinker => "linker for bare aarch64",
             Self::CargoDeny => "cargo-deny",
             Self::CargoFuzz => "cargo-fuzz",
             Self::LlvmMca => "llvm-mca",
@@ -103,10 +109,16 @@ impl Tool {
                 first_line(project, "cargo", &args)
             }
             Self::Qemu => first_line(project, "qemu-aarch64", &["--version"]),
+            Self::QemuSystem => first_line(project, "qemu-system-aarch64", &["--version"]),
             Self::BareMetal => Some(match Core::find(sh)? {
                 Core::Prebuilt(toolchain) => format!("prebuilt{}", by(toolchain)),
                 Core::FromSource(toolchain) => format!("from source{}", by(toolchain)),
             }),
+            // rustup's toolchains bring one along, distributions' do not.
+            Self::BareMetalLinker => match Core::find(sh) {
+                Some(Core::Prebuilt(_)) => Some("rust-lld".to_owned()),
+                _ => first_line(project, "ld.lld", &["--version"]),
+            },
             Self::CargoDeny => first_line(project, "cargo", &["deny", "--version"]),
             Self::CargoFuzz => first_line(project, "cargo", &["fuzz", "--version"]),
             Self::LlvmMca => llvm(project).map(|llvm| format!("LLVM {}", llvm.version)),
@@ -131,6 +143,8 @@ impl Tool {
             | Self::DeviceLinker
             | Self::DeviceClippy
             | Self::Qemu
+            | Self::QemuSystem
+            | Self::BareMetalLinker
             | Self::LlvmMca => Install::None,
         }
     }
@@ -143,6 +157,8 @@ impl Tool {
             Self::DeviceClippy => &["rust-web-clippy"],
             Self::DeviceLinker => &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
             Self::Qemu => &["qemu-user"],
+            Self::QemuSystem => &["qemu-system-arm"],
+            Self::BareMetalLinker => &["lld"],
             Self::LlvmMca => &["llvm-19"],
             Self::BareMetal => &["rustc-web", "cargo-web", "rust-web-src"],
             Self::Rustfmt | Self::Clippy | Self::CargoDeny | Self::CargoFuzz => &[],
@@ -169,7 +185,11 @@ impl Tool {
             Self::Qemu => {
                 "install QEMU's user-mode emulator, qemu-aarch64 (Fedora: qemu-user; Arch: qemu-user; there is none on macOS: use a Debian container)"
             }
+            Self::QemuSystem => {
+                "install QEMU's system emulator for ARM (Fedora: qemu-system-aarch64; Arch: qemu-system-aarch64; Homebrew: qemu)"
+            }
             Self::BareMetal => "rustup target add aarch64-unknown-none",
+            Self::BareMetalLinker => "install LLVM's linker, ld.lld (Fedora, Arch, Homebrew: lld)",
             Self::CargoDeny => "cargo install --locked cargo-deny",
             Self::CargoFuzz => "cargo install --locked cargo-fuzz",
             Self::LlvmMca => "install LLVM's tools, 17 or newer (Fedora, Arch, Homebrew: llvm)",

@@ -51,7 +51,8 @@ impl Smoothing {
                 *average += SHARE * (now - *average);
             }
         } else {
-            self.average.clone_from(&self.frame);
+            self.average.clear();
+            self.average.extend_from_slice(&self.frame).ok()?;
         }
         Some(Smoothed {
             frame: likeliest(&self.frame)?,

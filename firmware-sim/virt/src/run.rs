@@ -55,6 +55,7 @@ pub fn run() -> Exit {
 }
 
 /// Installs the plan that the host side has put into memory.
+#[inline(never)]
 fn update(flash: &mut NorFlash, options: &Options) -> Result<(), Exit> {
     const PLAN: usize = 64;
     let start = core::ptr::with_exposed_provenance(UPDATE.start);
@@ -121,6 +122,7 @@ fn ended(why: vitlet_firmware::UpdateError) -> Exit {
 }
 
 /// The first inference of a plan, on whatever the image's memory holds: that it comes back is what counts.
+#[inline(never)]
 fn trial(opened: &Opened<'_>, options: &Options, buffers: Buffers<'_>) -> Result<(), Rejected> {
     defmt::info!(
         "slot {=str}: first boots, boot {=usize}: trial",
@@ -138,6 +140,7 @@ fn trial(opened: &Opened<'_>, options: &Options, buffers: Buffers<'_>) -> Result
 }
 
 /// Classifies the camera's frames with a plan.
+#[inline(never)]
 fn classify(opened: &Opened<'_>, options: &Options, buffers: Buffers<'_>) -> Exit {
     let plan = &opened.plan;
     defmt::info!(
@@ -170,6 +173,7 @@ fn classify(opened: &Opened<'_>, options: &Options, buffers: Buffers<'_>) -> Exi
     Exit::Done
 }
 
+#[inline(never)]
 fn finish(summary: &Summary) {
     let dropped = camera::dropped();
     let Summary {

@@ -42,6 +42,9 @@ mod pool_linear;
 mod requantise;
 mod scratch;
 
+/// Less code for what is rarely run (feature `small`): rows that fill no tile run one by one.
+const SMALL: bool = cfg!(feature = "small");
+
 pub use add::{Add, Addend, Term};
 pub use attention::{Attention, AttentionQuantisation, AttentionShape, Bias, Operand, View};
 pub use conv::{Conv, ConvShape};

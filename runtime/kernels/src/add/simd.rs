@@ -72,7 +72,7 @@ impl Vectorised for Add<'_> {
         scratch: &mut [i8],
     ) -> Result<(), SizeError> {
         let is_s32 = |x| matches!(x, In::S32(_));
-        if self.channels < NR || is_s32(a) || b.is_some_and(is_s32) {
+        if self.channels < NR || is_s32(a) || b.is_some_and(is_s32) || matches!(out, Out::S32(_)) {
             return self.run_scalar(rows, (a, b), out, scratch);
         }
         let target = Target::new(isa, &self.output, || self.fits_i16(), out);

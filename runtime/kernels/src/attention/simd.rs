@@ -29,7 +29,7 @@ use super::{Attention, AttentionShape};
 use crate::gemm::simd::Rows;
 use crate::gemm::{NR, ROWS};
 use crate::isa::{Isa, Routine, Vectorised};
-use crate::{Out, SizeError};
+use crate::{Out, SMALL, SizeError};
 
 /// With so many keys Σ E·v is below 2³¹, and the planes' sums below 2²⁴: f32 holds these, so Σ E·v as f32 is what the planes' sums make (see `mix`).
 const WHOLE_KEYS_MAX: usize = 1023;
@@ -259,7 +259,7 @@ impl Group<'_, '_> {
         match count {
             8 => logits!(8),
             4 => logits!(4),
-            2 => logits!(2),
+            2 if !SMALL => logits!(2),
             _ => logits!(1),
         }
         count
@@ -336,8 +336,10 @@ impl Group<'_, '_> {
         }
         if are_whole::<I>(self.op.shape.keys) {
             (queries, row) = blocks!(8, true);
-            (queries, row) = blocks!(4, true);
-            (queries, row) = blocks!(2, true);
+            if !SMALL {
+                (queries, row) = blocks!(4, true);
+                (queries, row) = blocks!(2, true);
+            }
             blocks!(1, true);
         } else {
             let is_wide = I::WIDE && self.op.shape.head_dim.is_multiple_of(2 * NR);
@@ -391,7 +393,7 @@ fn tile_rows<I: Isa>(left: usize) -> usize {
     match left {
         8.. if I::ROWS == 8 => 8,
         4.. => 4,
-        2.. => 2,
+        2.. if !SMALL => 2,
         _ => 1,
     }
 }

@@ -6,10 +6,10 @@
 use core::ops::Range;
 
 use super::{GROUP, Gemm, NR, PAIRED, joined_panel_len, padded_k};
-use crate::SizeError;
 use crate::isa::{Isa, Routine, unroll};
 use crate::requantise::simd::{Form, Target, with_form};
 use crate::scratch::carve;
+use crate::{SMALL, SizeError};
 
 /// Rows of s8, `stride` apart, each readable to the padded K.
 #[derive(Clone, Copy)]
@@ -164,8 +164,13 @@ impl Gemm<'_> {
             }
             let at = |done: usize| first + done * self.n;
             done += self.groups::<I, 4>(isa, x.from(done), count - done, target, at(done));
-            done += self.groups::<I, 2>(isa, x.from(done), count - done, target, at(done));
+            if !SMALL {
+                done += self.groups::<I, 2>(isa, x.from(done), count - done, target, at(done));
+            }
             self.groups::<I, 1>(isa, x.from(done), count - done, target, at(done));
+            if SMALL {
+                self.last_panel::<I, 1>(isa, x, count, target, first);
+            }
             target.look_up(isa, &self.requantise.output, first, count * self.n);
         }
     }
@@ -193,11 +198,36 @@ impl Gemm<'_> {
                 first,
             };
             isa.call(WholePanels(work));
-            if !self.n.is_multiple_of(NR) {
-                isa.call(LastPanel(work));
+            if !SMALL {
+                // SAFETY: the caller's promise.
+                unsafe { self.last_panel::<I, R>(isa, x, groups, target, first) };
             }
         }
         groups * R
+    }
+
+    /// The columns past the last whole panel, if there are any, of groups of R rows.
+    ///
+    /// # Safety
+    /// As `rows_simd`; packed rows if R is [`GROUP`].
+    #[inline(always)]
+    unsafe fn last_panel<I: Isa, const R: usize>(
+        &self,
+        isa: I,
+        x: Rows,
+        groups: usize,
+        target: Target,
+        first: usize,
+    ) {
+        if !self.n.is_multiple_of(NR) {
+            isa.call(LastPanel(Groups::<R> {
+                gemm: self,
+                x,
+                groups,
+                target,
+                first,
+            }));
+        }
     }
 
     /// As many groups of rows, packed first.
@@ -241,8 +271,9 @@ impl Gemm<'_> {
             Weights::Plain => isa.call(PackedPanels::<false>(work, Weights::Plain)),
             weights => isa.call(PackedPanels::<true>(work, weights)),
         }
-        if !self.n.is_multiple_of(NR) {
-            isa.call(LastPanel(work));
+        if !SMALL {
+            // SAFETY: the caller's promise.
+            unsafe { self.last_panel::<I, GROUP>(isa, x, groups, target, first) };
         }
     }
 }
