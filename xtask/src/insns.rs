@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// A plan to measure instead of the zoo's; it is compared with nothing.
     #[arg(short, long, value_name = "PLAN")]
     model: Option<PathBuf>,
-    /// Also SepViT-Lite, Swin-T and Dual-ViT-S, exported with random weights (needs PyTorch, which is had as `test-models` has it)
+    /// Also Swin-T and Dual-ViT-S, exported with random weights (needs PyTorch, which is had as `test-models` has it)
     /// and kept under the target folder.
     #[arg(long, conflicts_with = "model")]
     all: bool,

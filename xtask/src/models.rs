@@ -144,7 +144,7 @@ pub(crate) type Named = (String, PathBuf);
 
 /// Families that the zoo has no model of, as `python -m vitlet_models` names them. Their weights are random: what is executed hardly
 /// depends on them, and memory not at all.
-const NOT_IN_THE_ZOO: [&str; 3] = ["sepvit_lite", "swin_tiny_w7_224", "dualvit_s"];
+const NOT_IN_THE_ZOO: [&str; 2] = ["swin_tiny_w7_224", "dualvit_s"];
 
 /// The plans that budgets are about: the zoo's and, with `all`, one of each other family. What lies under the target folder from the
 /// last time is used if it is not older than what it was made from.
