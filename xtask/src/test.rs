@@ -151,6 +151,11 @@ fn passed((): ()) -> Outcome {
 fn format(project: &Project) -> Result<Outcome> {
     let sh = &project.sh;
     cmd!(sh, "cargo fmt --all --check").run()?;
+    cmd!(
+        sh,
+        "cargo fmt --manifest-path firmware-sim/Cargo.toml --all --check"
+    )
+    .run()?;
     // Nothing here builds the other engines' workspace; that it parses and is formatted costs nothing to check.
     let manifest = format!("{}/Cargo.toml", peers::CRATE);
     cmd!(sh, "cargo fmt --manifest-path {manifest} --check").run()?;

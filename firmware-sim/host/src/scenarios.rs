@@ -697,3 +697,34 @@ fn power(machine: &Machine) -> Result<()> {
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_with_every_build_is_left_out_of_logs() {
+        let lines = [
+            (
+                "info  frame 0: class 8, preprocess 70 us, age 1290 us",
+                "info  frame 0: class 8, preprocess … us, age … us",
+            ),
+            ("info  result 0 788b 8 123456", "info  result 0 788b 8 …"),
+            (
+                "info  stack: 9312 of 32768 bytes used",
+                "info  stack: … of 32768 bytes used",
+            ),
+            (
+                "error exception: data abort at 0x40168300, esr 0x96000047",
+                "error exception: data abort at 0x…, esr 0x…",
+            ),
+            (
+                "info  fault at 400 ms: bad frame, 1, 1 times",
+                "info  fault at … ms: bad frame, 1, 1 times",
+            ),
+        ];
+        for (line, expected) in lines {
+            assert_eq!(normalised_line(line), expected);
+        }
+    }
+}
