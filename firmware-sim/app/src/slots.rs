@@ -353,10 +353,13 @@ mod tests {
     use crate::install;
     use crate::testing::{MemoryFlash, tiny_plan};
 
+    /// What ran: slot, sequence and boots; and why others did not.
+    type Booted = (Option<(Slot, u32, usize)>, Vec<(Slot, Rejected)>);
+
     fn boot_with(
         flash: &mut MemoryFlash,
         trial: impl FnMut(&Opened<'_>) -> Result<(), Rejected>,
-    ) -> (Option<(Slot, u32, usize)>, Vec<(Slot, Rejected)>) {
+    ) -> Booted {
         let mut reasons = Vec::new();
         let ran = boot(
             flash,

@@ -39,6 +39,10 @@ pub(crate) enum Gains {
 /// An operation as `simd.rs` has it.
 pub(crate) trait Vectorised: Reference {
     /// What it gains from.
+    #[cfg_attr(
+        not(target_arch = "aarch64"),
+        allow(dead_code, reason = "other instruction sets gain at every step")
+    )]
     const GAINS: Gains = Gains::Matrix;
 
     /// As [`Reference::run_scalar`]. Must be `#[inline(always)]`.

@@ -7,6 +7,7 @@ use core::ops::Range;
 pub(crate) use super::lanes::Lanes;
 use super::scalar::ROUND_MAX;
 use super::{Out, Output};
+use crate::SMALL;
 use crate::gemm::{GROUP, NR};
 use crate::isa::{Isa, Routine, unroll};
 
@@ -97,7 +98,6 @@ pub(crate) struct ToS8 {
 }
 
 /// [`Output::S8`] with min −128, which `sat8` brings about, and a zero point that [`Isa::round_offset`] takes.
-#[cfg(not(feature = "small"))]
 #[derive(Clone, Copy)]
 pub(crate) struct ToWholeS8 {
     y: *mut i8,
@@ -105,12 +105,10 @@ pub(crate) struct ToWholeS8 {
 }
 
 /// As [`ToWholeS8`] for any min.
-#[cfg(not(feature = "small"))]
 #[derive(Clone, Copy)]
 pub(crate) struct ToClampedS8(ToS8);
 
 /// [`Output::S8`] with min −128 for any zero point, if no value reaches 2¹⁵.
-#[cfg(not(feature = "small"))]
 #[derive(Clone, Copy)]
 pub(crate) struct ToNearS8 {
     y: *mut i8,
@@ -213,17 +211,14 @@ form!(ToS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x| {
     let (zero_point, min) = (isa.splat_i16(self.zero_point), isa.splat_i16(self.min));
 } quantise8(isa, x, zero_point, min), |q, y| isa.store_sat8(y, q), put_rows_sat8);
 
-#[cfg(not(feature = "small"))]
 form!(ToClampedS8, i8, |self| self.0.y, |y| Self(ToS8 { y, ..self.0 }), |isa, x| {
     let (zero_point, min) = (isa.offset(self.0.zero_point), isa.splat_i16(self.0.min));
 } isa.max_i16(isa.round_offset(x, zero_point), min), |q, y| isa.store_sat8(y, q), put_rows_sat8);
 
-#[cfg(not(feature = "small"))]
 form!(ToNearS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x| {
     let zero_point = isa.splat_i16(self.zero_point);
 } isa.add_sat_i16(isa.round_near(x), zero_point), |q, y| isa.store_sat8(y, q), put_rows_sat8);
 
-#[cfg(not(feature = "small"))]
 form!(ToWholeS8, i8, |self| self.y, |y| Self { y, ..self }, |isa, x| {
     let zero_point = isa.offset(self.zero_point);
 } isa.round_offset(x, zero_point), |q, y| isa.store_sat8(y, q), put_rows_sat8);
@@ -242,28 +237,34 @@ form!(ToS32, i32, |self| self.0, |y| Self(y), |isa, x| {
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
     S8(ToS8),
-    #[cfg(not(feature = "small"))]
     ClampedS8(ToClampedS8),
-    #[cfg(not(feature = "small"))]
     NearS8(ToNearS8),
-    #[cfg(not(feature = "small"))]
     WholeS8(ToWholeS8),
     S16(ToS16),
     S16Add(AddToS16),
     S32(ToS32),
 }
 
-/// `$body` with `$form` bound to the target's form: compiled once for each.
+/// `$body` with `$form` bound to the target's form: compiled once for each that [`Target::new`] makes.
 macro_rules! with_form {
     ($target:expr, $form:ident => $body:expr) => {
         match $target {
             Target::S8($form) => $body,
-            #[cfg(not(feature = "small"))]
-            Target::ClampedS8($form) => $body,
-            #[cfg(not(feature = "small"))]
-            Target::NearS8($form) => $body,
-            #[cfg(not(feature = "small"))]
-            Target::WholeS8($form) => $body,
+            Target::ClampedS8($form) => {
+                if !$crate::SMALL {
+                    $body
+                }
+            }
+            Target::NearS8($form) => {
+                if !$crate::SMALL {
+                    $body
+                }
+            }
+            Target::WholeS8($form) => {
+                if !$crate::SMALL {
+                    $body
+                }
+            }
             Target::S16($form) => $body,
             Target::S16Add($form) => $body,
             Target::S32($form) => $body,
@@ -297,9 +298,11 @@ impl Target {
         }
     }
 
-    /// The quickest form for an s8 output.
-    #[cfg(not(feature = "small"))]
+    /// The quickest form for an s8 output; of small code the one that serves all, a fourth of the code for a few instructions more.
     fn to_s8<I: Isa>(any: ToS8, fits: impl FnOnce() -> bool) -> Self {
+        if SMALL {
+            return Self::S8(any);
+        }
         let ToS8 { y, zero_point, min } = any;
         let fits = I::ROUNDS_BY_ADDING && fits();
         let offset = !I::ROUNDS_BY_ADDING || fits && zero_point % 2 == 0;
@@ -312,17 +315,10 @@ impl Target {
         }
     }
 
-    /// One form for every s8 output: a fourth of the code, for a few instructions more.
-    #[cfg(feature = "small")]
-    fn to_s8<I: Isa>(any: ToS8, _: impl FnOnce() -> bool) -> Self {
-        Self::S8(any)
-    }
-
     /// Where an s8 output lies; `None` for others.
     fn s8(self) -> Option<*mut i8> {
         match self {
             Self::S8(ToS8 { y, .. }) => Some(y),
-            #[cfg(not(feature = "small"))]
             Self::ClampedS8(ToClampedS8(ToS8 { y, .. }))
             | Self::NearS8(ToNearS8 { y, .. })
             | Self::WholeS8(ToWholeS8 { y, .. }) => Some(y),
