@@ -169,7 +169,14 @@ impl Gemm<'_> {
             }
             self.groups::<I, 1>(isa, x.from(done), count - done, target, at(done));
             if SMALL {
-                self.last_panel::<I, 1>(isa, x, count, target, first);
+                let rows = Groups::<1> {
+                    gemm: self,
+                    x,
+                    groups: count,
+                    target,
+                    first,
+                };
+                rows.last_panel(isa);
             }
             target.look_up(isa, &self.requantise.output, first, count * self.n);
         }
@@ -199,35 +206,10 @@ impl Gemm<'_> {
             };
             isa.call(WholePanels(work));
             if !SMALL {
-                // SAFETY: the caller's promise.
-                unsafe { self.last_panel::<I, R>(isa, x, groups, target, first) };
+                work.last_panel(isa);
             }
         }
         groups * R
-    }
-
-    /// The columns past the last whole panel, if there are any, of groups of R rows.
-    ///
-    /// # Safety
-    /// As `rows_simd`; packed rows if R is [`GROUP`].
-    #[inline(always)]
-    unsafe fn last_panel<I: Isa, const R: usize>(
-        &self,
-        isa: I,
-        x: Rows,
-        groups: usize,
-        target: Target,
-        first: usize,
-    ) {
-        if !self.n.is_multiple_of(NR) {
-            isa.call(LastPanel(Groups::<R> {
-                gemm: self,
-                x,
-                groups,
-                target,
-                first,
-            }));
-        }
     }
 
     /// As many groups of rows, packed first.
@@ -272,8 +254,7 @@ impl Gemm<'_> {
             weights => isa.call(PackedPanels::<true>(work, weights)),
         }
         if !SMALL {
-            // SAFETY: the caller's promise.
-            unsafe { self.last_panel::<I, GROUP>(isa, x, groups, target, first) };
+            work.last_panel(isa);
         }
     }
 }
@@ -372,6 +353,14 @@ impl<const R: usize> Routine for LastPanel<'_, '_, R> {
 }
 
 impl<const R: usize> Groups<'_, '_, R> {
+    /// The columns past the last whole panel, if there are any.
+    #[inline(always)]
+    fn last_panel<I: Isa>(self, isa: I) {
+        if !self.gemm.n.is_multiple_of(NR) {
+            isa.call(LastPanel(self));
+        }
+    }
+
     /// # Safety
     /// As promised by whoever made `self`; `form` is that of `self.target`.
     #[inline(always)]
