@@ -12,6 +12,8 @@ fn main() {
     println!("cargo::rustc-link-arg-bins=-T{folder}/link.ld");
     println!("cargo::rustc-link-arg-bins=-Tdefmt.x");
     println!("cargo::rustc-link-arg-bins=--no-nmagic");
+    // One copy of functions that are compiled to the same instructions, as kernels of several instruction sets are.
+    println!("cargo::rustc-link-arg-bins=--icf=all");
     // What defmt's macros leave in; unset, it would be errors alone.
     if env::var_os("DEFMT_LOG").is_none() {
         println!("cargo::rustc-env=DEFMT_LOG=info");

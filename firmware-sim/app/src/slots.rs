@@ -18,7 +18,7 @@
 
 use heapless::Vec;
 use thiserror::Error;
-use vitlet_plan::{Plan, PlanError, format};
+use vitlet_plan::{Plan, PlanError, crc32, format};
 
 use crate::{BLOCK, Flash, FlashError};
 
@@ -160,7 +160,7 @@ impl Record {
             return Err(Rejected::Empty);
         }
         let stored = word(20);
-        let computed = crc32fast::hash(block.get(..20).unwrap_or_default());
+        let computed = crc32([block.get(..20).unwrap_or_default()]);
         if stored != computed {
             return Err(Rejected::RecordChecksum { stored, computed });
         }
@@ -191,7 +191,7 @@ impl Record {
             to.copy_from_slice(&word.to_le_bytes());
         }
         let (said, checksum) = bytes.split_at_mut(20);
-        checksum.copy_from_slice(&crc32fast::hash(said).to_le_bytes());
+        checksum.copy_from_slice(&crc32([&*said]).to_le_bytes());
         bytes
     }
 }

@@ -38,12 +38,13 @@ pub struct Stall {
     pub for_us: u64,
 }
 
-/// Not begun.
-const IDLE: u64 = u64::MAX;
+/// Not begun, or for ever: 0, so that a static takes no room in an image.
+const NONE: u64 = 0;
 
 /// Every stage's start and how long it may take, in microseconds.
 #[derive(Debug)]
 pub struct Watchdog {
+    /// Plus 1.
     started: [AtomicU64; 3],
     limits: [AtomicU64; 3],
 }
@@ -52,33 +53,34 @@ impl Watchdog {
     /// No stage has begun; each may take for ever.
     pub const fn new() -> Self {
         Self {
-            started: [const { AtomicU64::new(IDLE) }; 3],
-            limits: [const { AtomicU64::new(IDLE) }; 3],
+            started: [const { AtomicU64::new(NONE) }; 3],
+            limits: [const { AtomicU64::new(NONE) }; 3],
         }
     }
 
-    /// How long a stage may take.
+    /// How long a stage may take; 0: for ever.
     pub fn set_limit(&self, stage: Stage, limit_us: u64) {
         self.limit(stage).store(limit_us, Ordering::Relaxed);
     }
 
     /// A stage begins, at microsecond `now_us`.
     pub fn enter(&self, stage: Stage, now_us: u64) {
-        self.start(stage).store(now_us, Ordering::Relaxed);
+        let started = now_us.saturating_add(1);
+        self.start(stage).store(started, Ordering::Relaxed);
     }
 
     /// A stage is done.
     pub fn leave(&self, stage: Stage) {
-        self.start(stage).store(IDLE, Ordering::Relaxed);
+        self.start(stage).store(NONE, Ordering::Relaxed);
     }
 
     /// The first stage that has taken longer than it may. It is reported once: its clock starts again.
     pub fn check(&self, now_us: u64) -> Option<Stall> {
         Stage::ALL.into_iter().find_map(|stage| {
-            let started = self.start(stage).load(Ordering::Relaxed);
-            // A stage that has not begun started in the far future.
+            let started = self.start(stage).load(Ordering::Relaxed).checked_sub(1)?;
             let for_us = now_us.saturating_sub(started);
-            if for_us <= self.limit(stage).load(Ordering::Relaxed) {
+            let limit = self.limit(stage).load(Ordering::Relaxed);
+            if limit == NONE || for_us <= limit {
                 return None;
             }
             self.enter(stage, now_us);

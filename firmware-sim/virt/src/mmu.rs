@@ -15,6 +15,7 @@ use aarch64_paging::Mapping;
 use aarch64_paging::descriptor::{El1Attributes, PhysicalAddress};
 use aarch64_paging::paging::{Constraints, El1And0, MemoryRegion, PageTable, Translation, VaRange};
 use critical_section::Mutex;
+use static_cell::StaticCell;
 
 use crate::memory_map::{self, Region};
 
@@ -67,14 +68,19 @@ impl Translation<El1Attributes> for Pool {
 // SAFETY: one core; the map is only used in a critical section.
 unsafe impl Send for Pool {}
 
-static MAP: Mutex<RefCell<Option<Mapping<Pool, El1And0>>>> = Mutex::new(RefCell::new(None));
+type Map = Mapping<Pool, El1And0>;
+
+static MAP_MEMORY: StaticCell<Map> = StaticCell::new();
+/// A reference, because its `None` is 0: nothing in the image has to be initialised.
+static MAP: Mutex<RefCell<Option<&'static mut Map>>> = Mutex::new(RefCell::new(None));
 
 /// Replaces the coarse table of the first instructions.
 pub fn map(tables: &'static mut [[u64; 512]]) {
     for table in tables.iter() {
         (&raw const *table).expose_provenance();
     }
-    let mut map = Mapping::with_asid_and_va_range(Pool { tables }, 0, 1, El1And0, VaRange::Lower);
+    let map = Mapping::with_asid_and_va_range(Pool { tables }, 0, 1, El1And0, VaRange::Lower);
+    let map = MAP_MEMORY.init(map);
     let regions = [
         (memory_map::text(), CODE),
         (memory_map::constants(), CONSTANT),
@@ -90,7 +96,7 @@ pub fn map(tables: &'static mut [[u64; 512]]) {
         (memory_map::UART, DEVICE),
     ];
     for (region, attributes) in regions {
-        set(&mut map, region, attributes);
+        set(map, region, attributes);
     }
     // SAFETY: everything the image uses is mapped above, at the addresses it has already.
     unsafe { map.activate() };

@@ -163,11 +163,11 @@ impl<'p, T: Threads> Engine<'p, T> {
         let tensor = tensors
             .get_mut(range)
             .ok_or(EngineError::Memory { index: 0 })?;
-        // Eight at a time, also where the compiler is told to make small code.
+        // 16 at a time, also where the compiler is told to make small code.
         let ((words, rest), (from_words, from_rest)) =
-            (tensor.as_chunks_mut::<8>(), image.as_chunks::<8>());
+            (tensor.as_chunks_mut::<16>(), image.as_chunks::<16>());
         for (to, from) in words.iter_mut().zip(from_words) {
-            *to = (u64::from_ne_bytes(*from) ^ 0x8080_8080_8080_8080).to_ne_bytes();
+            *to = (u128::from_ne_bytes(*from) ^ u128::from_ne_bytes([0x80; 16])).to_ne_bytes();
         }
         for (to, from) in rest.iter_mut().zip(from_rest) {
             *to = from ^ 0x80;

@@ -116,6 +116,8 @@
 //! Word 0 is the offset in the data section, word 1 the length in bytes (at least 1). The first blob is at 0, each next one at the
 //! multiple of 64 that follows the one before; the bytes between are zero. Ops may share a blob.
 
+use crate::crc::crc32;
+
 /// The first eight bytes. The high bit, the line ends and the control character reveal transfers that are not 8-bit clean.
 pub const MAGIC: [u8; 8] = *b"\x89VITL\r\n\x1a";
 /// The version of this format that the crate reads and writes.
@@ -211,8 +213,5 @@ pub(crate) fn align_up(n: usize) -> Option<usize> {
 pub fn checksum(bytes: &[u8]) -> Option<u32> {
     let before = bytes.get(..header::CHECKSUM)?;
     let after = bytes.get(header::CHECKSUM + 4..)?;
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(before);
-    crc.update(after);
-    Some(crc.finalize())
+    Some(crc32([before, after]))
 }

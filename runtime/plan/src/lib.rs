@@ -12,12 +12,13 @@
 //! | `verify` | what must hold between records: types, sizes, memory |
 //! | `strips` | [`Strips`]: ops that run strip by strip, so that what lies between them never exists whole |
 //! | `values` | the order of writes and reads: that every op finds what it means to read |
+//! | `crc` | [`crc32`] |
 //! | `plan` | [`Plan`], what a program asks |
 //! | `writer` | [`PlanBuilder`] (feature `writer`) |
 //! | `testing` | a tiny network made from a seed (feature `testing`) |
 //!
 //! The crate is `no_std`. Features: `alloc` for [`AlignedBytes`], `writer` (with `alloc`), `testing` (with `writer`), `std` for a faster
-//! checksum and the kernels' CPU detection.
+//! checksum and the kernels' CPU detection, `small` for less code.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -26,6 +27,7 @@ extern crate alloc;
 
 #[cfg(feature = "alloc")]
 mod aligned;
+mod crc;
 mod error;
 mod file;
 pub mod format;
@@ -42,6 +44,7 @@ mod writer;
 
 #[cfg(feature = "alloc")]
 pub use aligned::AlignedBytes;
+pub use crc::crc32;
 pub use error::{Place, PlanError, Problem, Section, ShortName};
 pub use op::{Halo, Op, OpKind, Strip};
 pub use plan::{Plan, Provenance};

@@ -13,6 +13,7 @@ use thiserror::Error;
 use vitlet_preprocess::{Interpolation, Preprocess, Resize};
 
 use crate::aligned::AlignedBytes;
+use crate::crc::crc32;
 use crate::error::PlanError;
 use crate::format::{
     BLOB_LEN, HEADER_LEN, LABEL_LEN, MAGIC, NONE, OP_LEN, OP_WORDS, STRIPS_LEN, TARGET_PORTABLE,
@@ -257,7 +258,7 @@ impl Blobs {
         const TOO_LARGE: WriteError = WriteError::TooLarge { what: "array data" };
         let known = self
             .known
-            .entry((crc32fast::hash(bytes), bytes.len()))
+            .entry((crc32([bytes]), bytes.len()))
             .or_default();
         if let Some(&(id, _)) = known
             .iter()

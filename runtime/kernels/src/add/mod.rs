@@ -72,14 +72,22 @@ impl<'a> Add<'a> {
         output: Output<'a>,
     ) -> Result<Self, ParamError> {
         let add = Self::new_verified(rows, channels, a, b, bias, output)?;
+        add.check_elements()?;
+        Ok(add)
+    }
+
+    /// The part of `new` that reads the arrays' elements.
+    ///
+    /// # Errors
+    /// Those of `new` that are about elements.
+    pub fn check_elements(&self) -> Result<(), ParamError> {
         let bound = "0, or from 2^-100 to 2^31 in magnitude";
-        values("scale of a", bound, a.scale, is_factor)?;
-        if let Some((scale, _)) = b.scaled() {
+        values("scale of a", bound, self.a.scale, is_factor)?;
+        if let Some((scale, _)) = self.b.scaled() {
             values("scale of b", bound, scale, is_factor)?;
         }
-        values("bias", bound, bias, is_factor)?;
-        add.check_reach()?;
-        Ok(add)
+        values("bias", bound, self.bias, is_factor)?;
+        self.check_reach()
     }
 
     /// As `new`, for arrays it has accepted before: reads no element (see the crate's documentation).

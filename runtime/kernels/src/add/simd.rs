@@ -6,7 +6,7 @@ use core::ops::Range;
 use super::Add;
 use crate::gemm::NR;
 use crate::isa::{Gains, Isa, Reference, Vectorised};
-use crate::requantise::simd::{Form, Target, row_groups, with_form};
+use crate::requantise::simd::{Form, Target, match_form, row_groups};
 use crate::{In, Out, SizeError};
 
 /// A type of operand: its loop is compiled for it alone.
@@ -60,7 +60,7 @@ struct Group {
 }
 
 impl Vectorised for Add<'_> {
-    const GAINS: Gains = Gains::Lanes;
+    const GAINS: Gains = Gains::LANES;
 
     #[inline(always)]
     fn run_simd<I: Isa>(
@@ -85,7 +85,7 @@ impl Vectorised for Add<'_> {
             };
             // SAFETY: `run` checked that the operands hold all rows, and `out` those of `rows`.
             unsafe {
-                with_form!(target, form => with_operand!(a, a => match self.second(b) {
+                match_form!(narrow target, form => with_operand!(a, a => match self.second(b) {
                     None => self.scale_rows(isa, form, a, group),
                     Some((b, scale)) => with_operand!(b, b => self.add_rows(isa, form, a, (b, scale), group)),
                 }));

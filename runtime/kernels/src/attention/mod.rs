@@ -86,13 +86,21 @@ impl<'a> Attention<'a> {
         mask: Option<&'a [u8]>,
     ) -> Result<Self, ParamError> {
         let attention = Self::new_verified(shape, operands, quantisation, bias, mask)?;
-        let [q, k, v, out] = operands;
+        attention.check_elements()?;
+        Ok(attention)
+    }
+
+    /// The part of `new` that reads the arrays' elements.
+    ///
+    /// # Errors
+    /// Those of `new` that are about elements.
+    pub fn check_elements(&self) -> Result<(), ParamError> {
+        let Self { q, k, v, out, .. } = self;
         q.check_elements("rows of q", "constants of q")?;
         k.check_elements("rows of k", "constants of k")?;
         v.check_elements("rows of v", "constants of v")?;
         out.check_elements("rows of the output", "constants of the output")?;
-        bias.map_or(Ok(()), |bias| bias.check_elements())?;
-        Ok(attention)
+        self.bias.map_or(Ok(()), |bias| bias.check_elements())
     }
 
     /// As `new`, for arrays it has accepted before: reads no element of tables, constants, bias and mask (see the crate's documentation).

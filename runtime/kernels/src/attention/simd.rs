@@ -28,7 +28,7 @@ use self::workspace::Workspace;
 use super::{Attention, AttentionShape};
 use crate::gemm::simd::Rows;
 use crate::gemm::{NR, ROWS};
-use crate::isa::{Isa, Routine, Vectorised};
+use crate::isa::{Isa, Reference as _, Routine, Vectorised};
 use crate::{Out, SMALL, SizeError};
 
 /// With so many keys Σ E·v is below 2³¹, and the planes' sums below 2²⁴: f32 holds these, so Σ E·v as f32 is what the planes' sums make (see `mix`).
@@ -54,6 +54,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
+    #[inline(never)]
     fn new(op: &Attention<'_>, index: usize) -> Self {
         let (mut past_end, mut cap, mut mask) = ([0; 2 * NR], [i32::MAX; NR], [-1; NR]);
         let rest = op.shape.keys % NR;
@@ -89,6 +90,10 @@ impl Vectorised for Attention<'_> {
         out: &mut Out<'_>,
         scratch: &mut [i8],
     ) -> Result<(), SizeError> {
+        // Small code has one kind of mix for an instruction set; the reference does what is left.
+        if SMALL && I::WHOLE_KEYS > 0 && !are_whole::<I>(self.shape.keys) {
+            return self.run_scalar(rows, [q, k, v], out, scratch);
+        }
         let Out::S8(out) = out else {
             return Err(SizeError::OutType);
         };
@@ -117,6 +122,7 @@ impl Vectorised for Attention<'_> {
 
 impl Attention<'_> {
     /// For an output with a table: the first query of each group that has a row in `rows`, and one past the last.
+    #[inline(never)]
     fn find_hulls(&self, rows: &Range<usize>, hulls: &mut [[u32; 2]]) {
         let AttentionShape { queries, slots, .. } = self.shape;
         let Some(table) = self.out.rows.filter(|_| !self.is_whole(rows)) else {
@@ -135,6 +141,7 @@ impl Attention<'_> {
     }
 
     /// The queries of `group` to compute: the first to the last that has a row in `rows`.
+    #[inline(never)]
     fn hull(&self, group: usize, rows: &Range<usize>, hulls: &[[u32; 2]]) -> Range<usize> {
         let AttentionShape { queries, slots, .. } = self.shape;
         if self.is_whole(rows) {
@@ -214,6 +221,7 @@ impl Group<'_, '_> {
     }
 
     /// Whether `slot`, counted over all groups, has a row in `rows`.
+    #[inline(never)]
     fn is_wanted(&self, slot: usize, rows: &Range<usize>) -> bool {
         let first = slot * self.op.shape.queries;
         let has_row = |query| rows.contains(&self.op.out.row(first + query));
@@ -341,9 +349,9 @@ impl Group<'_, '_> {
                 (queries, row) = blocks!(2, true);
             }
             blocks!(1, true);
-        } else {
+        } else if I::WHOLE_KEYS == 0 || !SMALL {
             let is_wide = I::WIDE && self.op.shape.head_dim.is_multiple_of(2 * NR);
-            if I::ROWS == 8 && !is_wide {
+            if I::ROWS == 8 && !is_wide && !(I::WIDE && SMALL) {
                 (queries, row) = blocks!(8, false);
             }
             (queries, row) = blocks!(4, false);

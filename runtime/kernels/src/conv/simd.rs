@@ -29,7 +29,7 @@ impl Vectorised for Conv<'_> {
         let target = Target::new(
             isa,
             &self.gemm.requantise.output,
-            || self.gemm.fits_i16(),
+            || self.gemm.fits_i16(isa),
             out,
         );
         let in_place = self.shape.is_pointwise() && k == stride;

@@ -6,7 +6,7 @@ mod simd;
 use core::ops::Range;
 
 use crate::error::{at_least, exact, length, row_range, rule, values};
-use crate::isa::dispatch;
+use crate::isa::{Isa, dispatch};
 use crate::scratch::space;
 use crate::{ConvShape, Kernel, Out, Output, ParamError, Requantise, SizeError};
 
@@ -31,9 +31,18 @@ impl<'a> Depthwise<'a> {
         requantise: Requantise<'a>,
     ) -> Result<Self, ParamError> {
         let depthwise = Self::new_verified(shape, weights, pad, requantise)?;
-        values("weights", "at least -127", weights, |w| w != i8::MIN)?;
-        requantise.check_reach(depthwise.reach())?;
+        depthwise.check_elements()?;
         Ok(depthwise)
+    }
+
+    /// The part of `new` that reads the arrays' elements, those of the requantisation included.
+    ///
+    /// # Errors
+    /// Those of `new` that are about elements.
+    pub fn check_elements(&self) -> Result<(), ParamError> {
+        self.requantise.check_elements()?;
+        values("weights", "at least -127", self.weights, |w| w != i8::MIN)?;
+        self.requantise.check_reach(self.reach())
     }
 
     /// As `new`, for arrays it has accepted before: reads no element (see the crate's documentation).
@@ -77,8 +86,8 @@ impl<'a> Depthwise<'a> {
     }
 
     /// See [`Requantise::fits_i16`].
-    fn fits_i16(&self) -> bool {
-        self.requantise.fits_i16(self.reach(), self.pad.len())
+    fn fits_i16<I: Isa>(&self, isa: I) -> bool {
+        self.requantise.fits_i16(isa, self.reach(), self.pad.len())
     }
 
     /// Pixel rows of the output.

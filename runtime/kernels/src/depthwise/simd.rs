@@ -12,9 +12,9 @@ use core::ops::Range;
 use super::Depthwise;
 use crate::gemm::NR;
 use crate::isa::{Gains, Isa, Reference, Routine, Vectorised};
-use crate::requantise::simd::{Form, Target, with_form};
+use crate::requantise::simd::{Form, Target, match_form, with_form};
 use crate::scratch::carve;
-use crate::{Out, SizeError};
+use crate::{Out, SMALL, SizeError};
 
 /// Channels of a block.
 const BLOCK: usize = 16;
@@ -28,7 +28,7 @@ struct Buffers<'r> {
 }
 
 impl Vectorised for Depthwise<'_> {
-    const GAINS: Gains = Gains::Dot;
+    const GAINS: Gains = Gains::DOT;
 
     #[inline(always)]
     fn run_simd<I: Isa>(
@@ -48,7 +48,12 @@ impl Vectorised for Depthwise<'_> {
         for pixel in pad_row.chunks_exact_mut(channels) {
             pixel.copy_from_slice(self.pad);
         }
+        let target = Target::new(isa, &self.requantise.output, || self.fits_i16(isa), out);
         let is_line = self.shape.kernel == [3, 3];
+        // Small code has loops for what models have.
+        if SMALL && (!is_line || matches!(target, Target::S8(_))) {
+            return self.run_scalar(rows, x, out, scratch);
+        }
         let block = if is_line { BLOCK / I::LINES } else { BLOCK };
         let adds = matches!(out, Out::S16Add(_));
         let blocks = if adds {
@@ -59,7 +64,7 @@ impl Vectorised for Depthwise<'_> {
         let buffers = Buffers {
             x,
             pad_row,
-            target: Target::new(isa, &self.requantise.output, || self.fits_i16(), out),
+            target,
         };
         let row_len = self.shape.out_row_len();
         let mut oy = rows.start;
@@ -72,7 +77,7 @@ impl Vectorised for Depthwise<'_> {
             let first = (oy - rows.start) * row_len;
             // SAFETY: `run` checked that x is the image and that `out` holds `rows`; the blocks lie within the channels.
             unsafe {
-                if is_line {
+                if is_line || SMALL {
                     self.lines_simd(isa, buffers, oy, lines, blocks, first);
                 } else {
                     self.gathered_row(isa, buffers, oy, blocks, patch, first);
@@ -250,7 +255,7 @@ impl Routine for Lines<'_, '_> {
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {
         // SAFETY: as promised.
-        unsafe { with_form!(self.0.target, form => self.0.lines::<I, _>(isa, form)) };
+        unsafe { match_form!(often self.0.target, form => self.0.lines::<I, _>(isa, form)) };
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod scalar;
 pub(crate) mod simd;
 
 use crate::error::{length, size, values};
+use crate::isa::Isa;
 use crate::scratch::space;
 use crate::{ParamError, Requantise};
 
@@ -117,9 +118,18 @@ impl<'a> Gemm<'a> {
         requantise: Requantise<'a>,
     ) -> Result<Self, ParamError> {
         let gemm = Self::new_verified(k, n, weights, requantise)?;
-        values("weights", "at least -127", weights, |w| w != i8::MIN)?;
-        gemm.check_reach(128)?;
+        gemm.check_elements()?;
         Ok(gemm)
+    }
+
+    /// The part of `new` that reads the arrays' elements, those of the requantisation included.
+    ///
+    /// # Errors
+    /// Those of `new` that are about elements.
+    pub fn check_elements(&self) -> Result<(), ParamError> {
+        self.requantise.check_elements()?;
+        values("weights", "at least -127", self.weights, |w| w != i8::MIN)?;
+        self.check_reach(128)
     }
 
     /// As `new`, for arrays it has accepted before: reads no element (see the crate's documentation).
@@ -159,8 +169,8 @@ impl<'a> Gemm<'a> {
     }
 
     /// See [`Requantise::fits_i16`].
-    pub(crate) fn fits_i16(&self) -> bool {
-        self.requantise.fits_i16(self.reach(128), self.n)
+    pub(crate) fn fits_i16<I: Isa>(&self, isa: I) -> bool {
+        self.requantise.fits_i16(isa, self.reach(128), self.n)
     }
 
     /// Bytes of the joined panels if an operation may keep them in scratch, else 0.

@@ -7,7 +7,7 @@ use core::ops::Range;
 
 use super::{GROUP, Gemm, NR, PAIRED, joined_panel_len, padded_k};
 use crate::isa::{Isa, Routine, unroll};
-use crate::requantise::simd::{Form, Target, with_form};
+use crate::requantise::simd::{Form, Target, match_form, with_form};
 use crate::scratch::carve;
 use crate::{SMALL, SizeError};
 
@@ -159,7 +159,7 @@ impl Gemm<'_> {
                 }
             } else if I::WIDE && self.n.is_multiple_of(2 * NR) {
                 // The groups of 4 below.
-            } else if I::ROWS == 8 {
+            } else if I::ROWS == 8 && !SMALL {
                 done = self.groups::<I, 8>(isa, x, count, target, first);
             }
             let at = |done: usize| first + done * self.n;
@@ -323,9 +323,15 @@ impl<const JOINED: bool> Routine for PackedPanels<'_, '_, JOINED> {
 
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {
+        let Self(groups, weights) = self;
         // SAFETY: as promised.
         unsafe {
-            with_form!(self.0.target, form => self.0.packed_panels::<I, _, JOINED>(isa, form, self.1));
+            // Most of a network's work is of this kind.
+            if JOINED {
+                match_form!(groups.target, form => groups.packed_panels::<I, _, JOINED>(isa, form, weights));
+            } else {
+                with_form!(groups.target, form => groups.packed_panels::<I, _, JOINED>(isa, form, weights));
+            }
         }
     }
 }
@@ -382,13 +388,8 @@ impl<const R: usize> Groups<'_, '_, R> {
                 while n + 2 * NR <= columns {
                     // SAFETY: as promised; `n` is the first column of two whole panels.
                     unsafe {
-                        let ([left, right], scale) = panels.tile_wide(isa, x, n);
-                        // Row by row: neighbours can be stored together.
-                        unroll!(R, r, {
-                            let y = first + n + r * columns;
-                            form.store(isa, [left[r % 4]], scale[0], y, 0);
-                            form.store(isa, [right[r % 4]], scale[1], y + NR, 0);
-                        });
+                        let (acc, scale) = panels.tile_wide(isa, x, n);
+                        form.store_wide(isa, acc, scale, first + n, columns);
                     }
                     n += 2 * NR;
                 }
@@ -444,7 +445,7 @@ impl Groups<'_, '_, GROUP> {
                         room
                     }
                 };
-                let (mut x, mut y) = (self.x.first, form.y().add(self.first + n));
+                let (mut x, mut y) = (self.x.first, form.cursor(self.first + n));
                 for _ in 0..self.groups {
                     let (acc, scale) = if JOINED {
                         isa.tile_joined(&mut x, joined, panels.k)

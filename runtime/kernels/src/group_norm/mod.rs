@@ -46,8 +46,17 @@ impl<'a> GroupNorm<'a> {
         beta: &'a [f32],
         output: NormOutput,
     ) -> Result<Self, ParamError> {
-        check_affine(gamma, beta)?;
-        Self::new_verified(rows, channels, eps, gamma, beta, output)
+        let norm = Self::new_verified(rows, channels, eps, gamma, beta, output)?;
+        norm.check_elements()?;
+        Ok(norm)
+    }
+
+    /// The part of `new` that reads the arrays' elements.
+    ///
+    /// # Errors
+    /// Those of `new` that are about elements.
+    pub fn check_elements(&self) -> Result<(), ParamError> {
+        check_affine(self.gamma, self.beta)
     }
 
     /// As `new`, for arrays it has accepted before: reads no element (see the crate's documentation).

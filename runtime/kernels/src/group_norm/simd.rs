@@ -13,7 +13,7 @@ const PIECE: usize = 16384;
 const LANES: usize = 8;
 
 impl Vectorised for GroupNorm<'_> {
-    const GAINS: Gains = Gains::Lanes;
+    const GAINS: Gains = Gains::LANES;
 
     #[inline(always)]
     fn run_simd<I: Isa>(

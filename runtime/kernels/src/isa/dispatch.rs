@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::{Isa, Routine};
+use super::{Gains, Isa, Routine};
 use crate::{Kernel, Out, SizeError};
 
 /// An operation as `scalar.rs` has it: the executable form of the contract.
@@ -20,30 +20,10 @@ pub(crate) trait Reference {
     ) -> Result<(), SizeError>;
 }
 
-/// The last step of the ARM instruction sets that an operation gains from. Better CPUs run it as that one does, so that it is compiled no
-/// more often than it is worth.
-#[cfg_attr(
-    not(target_arch = "aarch64"),
-    allow(dead_code, reason = "other instruction sets gain at every step")
-)]
-#[derive(PartialEq, Eq)]
-pub(crate) enum Gains {
-    /// Advanced SIMD: there are no products to be summed.
-    Lanes,
-    /// SDOT.
-    Dot,
-    /// SMMLA.
-    Matrix,
-}
-
 /// An operation as `simd.rs` has it.
 pub(crate) trait Vectorised: Reference {
     /// What it gains from.
-    #[cfg_attr(
-        not(target_arch = "aarch64"),
-        allow(dead_code, reason = "other instruction sets gain at every step")
-    )]
-    const GAINS: Gains = Gains::Matrix;
+    const GAINS: Gains = Gains::ALL;
 
     /// As [`Reference::run_scalar`]. Must be `#[inline(always)]`.
     fn run_simd<I: Isa>(
@@ -67,6 +47,7 @@ struct Run<'r, 'o, O: Vectorised> {
 
 impl<O: Vectorised> Routine for Run<'_, '_, O> {
     type Output = Result<(), SizeError>;
+    const GAINS: Gains = O::GAINS;
 
     #[inline(always)]
     fn simd<I: Isa>(mut self, isa: I) -> Self::Output {
@@ -96,15 +77,9 @@ pub(crate) fn dispatch<'r, O: Vectorised>(
         #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
         Kernel::Neon(token) => token.call(run),
         #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-        Kernel::NeonDotprod(token) if O::GAINS == Gains::Lanes => token.neon().call(run),
-        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
         Kernel::NeonDotprod(token) => token.call(run),
         #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-        Kernel::NeonI8mm(token) => match O::GAINS {
-            Gains::Lanes => token.dotprod().neon().call(run),
-            Gains::Dot => token.dotprod().call(run),
-            Gains::Matrix => token.call(run),
-        },
+        Kernel::NeonI8mm(token) => token.call(run),
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx2(token) => token.call(run),
         #[cfg(target_arch = "x86_64")]

@@ -76,8 +76,18 @@ impl<'a> LayerNorm<'a> {
         beta: &'a [f32],
         output: NormOutput,
     ) -> Result<Self, ParamError> {
-        check_affine(gamma, beta)?;
-        Self::new_verified(rows, channels, eps, gamma, beta, output)
+        let norm = Self::new_verified(rows, channels, eps, gamma, beta, output)?;
+        norm.check_elements()?;
+        Ok(norm)
+    }
+
+    /// The part of `new` and `with_gather` that reads the arrays' elements.
+    ///
+    /// # Errors
+    /// Those of `new` and `with_gather` that are about elements.
+    pub fn check_elements(&self) -> Result<(), ParamError> {
+        check_affine(self.gamma, self.beta)?;
+        self.check_gather()
     }
 
     /// As `new`, for arrays it has accepted before: reads no element (see the crate's documentation).
@@ -115,10 +125,17 @@ impl<'a> LayerNorm<'a> {
     /// The table has not `segments` rows of the input for each row, or `segments` does not divide the channels.
     pub fn with_gather(self, gather: Gather<'a>) -> Result<Self, ParamError> {
         let norm = self.with_gather_verified(gather)?;
+        norm.check_gather()?;
+        Ok(norm)
+    }
+
+    fn check_gather(&self) -> Result<(), ParamError> {
+        let Some(gather) = &self.gather else {
+            return Ok(());
+        };
         values("gather", "a row of the input", gather.table, |row| {
             (row as usize) < gather.input_rows
-        })?;
-        Ok(norm)
+        })
     }
 
     /// As `with_gather`, for a table it has accepted before: reads no element (see the crate's documentation).

@@ -7,7 +7,7 @@ use super::scalar::Affine;
 use super::{LayerNorm, rstd};
 use crate::isa::{Gains, Isa, Vectorised};
 use crate::requantise::scalar::{sat8, sat16};
-use crate::{Out, SizeError};
+use crate::{Out, SMALL, SizeError};
 
 /// Channels of a vector.
 const LANES: usize = 8;
@@ -49,7 +49,7 @@ impl Element for i16 {
 }
 
 impl Vectorised for LayerNorm<'_> {
-    const GAINS: Gains = Gains::Lanes;
+    const GAINS: Gains = Gains::LANES;
 
     #[inline(always)]
     fn run_simd<I: Isa>(
@@ -89,11 +89,12 @@ impl LayerNorm<'_> {
         let affine = self.affine();
         let whole = channels - channels % LANES;
         let mut rows = rows;
-        if self.gather.is_none() && channels.is_multiple_of(2 * LANES) {
+        let fits = self.fits_i16();
+        if self.gather.is_none() && channels.is_multiple_of(2 * LANES) && (fits || !SMALL) {
             let pairs = rows.len() / 2;
             // SAFETY: the caller's promise, for the first rows.
             y = unsafe {
-                if self.fits_i16() {
+                if fits || SMALL {
                     self.pairs_simd::<I, E, true>(isa, rows.start, pairs, x, y)
                 } else {
                     self.pairs_simd::<I, E, false>(isa, rows.start, pairs, x, y)

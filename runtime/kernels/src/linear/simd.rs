@@ -35,7 +35,7 @@ impl Vectorised for Linear<'_> {
         let target = Target::new(
             isa,
             &self.gemm.requantise.output,
-            || self.gemm.fits_i16(),
+            || self.gemm.fits_i16(isa),
             out,
         );
         let at_once = match (self.is_read_in_place(), I::PACKED) {

@@ -63,7 +63,7 @@ impl Element for i16 {
 }
 
 impl Vectorised for MaxPool {
-    const GAINS: Gains = Gains::Lanes;
+    const GAINS: Gains = Gains::LANES;
 
     #[inline(always)]
     fn run_simd<I: Isa>(

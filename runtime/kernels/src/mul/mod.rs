@@ -62,21 +62,29 @@ impl<'a> Mul<'a> {
         output: Output<'a>,
     ) -> Result<Self, ParamError> {
         let mul = Self::new_verified(rows, channels, a, b, scale, output)?;
+        mul.check_elements()?;
+        Ok(mul)
+    }
+
+    /// The part of `new` that reads the arrays' elements.
+    ///
+    /// # Errors
+    /// Those of `new` that are about elements.
+    pub fn check_elements(&self) -> Result<(), ParamError> {
+        let Self { a, b, .. } = self;
         let reach = reach(a.element, a.zero_point) * reach(b.element, b.zero_point);
         values(
             "scale",
             "at least 2^-100, and below 2^31 / largest product",
-            scale,
+            self.scale,
             |s| s >= SCALE_MIN && reach * s < CONVERTIBLE,
         )?;
-        let rows = b.rows;
         values(
             "rows of b",
             "a row of the second operand",
             b.table.unwrap_or(&[]),
-            |row| (row as usize) < rows,
-        )?;
-        Ok(mul)
+            |row| (row as usize) < b.rows,
+        )
     }
 
     /// As `new`, for arrays it has accepted before: reads no element (see the crate's documentation).

@@ -9,7 +9,7 @@ use crate::requantise::simd::{Form, Target, row_groups, with_form};
 use crate::{In, Out, SizeError};
 
 impl Vectorised for Mul<'_> {
-    const GAINS: Gains = Gains::Lanes;
+    const GAINS: Gains = Gains::LANES;
 
     #[inline(always)]
     fn run_simd<I: Isa>(

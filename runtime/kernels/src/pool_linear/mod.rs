@@ -21,8 +21,17 @@ impl<'a> PoolLinear<'a> {
     /// A bound does not hold for the sum of `rows` rows, or the output is not [`Output::S32`].
     pub fn new(rows: usize, gemm: Gemm<'a>) -> Result<Self, ParamError> {
         let pool = Self::new_verified(rows, gemm)?;
-        gemm.check_reach(128 * rows as u64)?;
+        pool.check_elements()?;
         Ok(pool)
+    }
+
+    /// The part of `new` that reads the arrays' elements.
+    ///
+    /// # Errors
+    /// Those of `new` that are about elements.
+    pub fn check_elements(&self) -> Result<(), ParamError> {
+        self.gemm.check_elements()?;
+        self.gemm.check_reach(128 * self.rows as u64)
     }
 
     /// As `new`, for arrays it has accepted before: reads no element (see the crate's documentation).

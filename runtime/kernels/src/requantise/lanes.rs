@@ -13,6 +13,7 @@ pub(crate) trait Lanes: Copy {
     /// What `round_offset` adds.
     type Offset: Copy;
 
+    fn opaque(self, v: isize) -> isize;
     fn splat_i16(self, v: i16) -> Self::I16;
     fn splat_f32(self, v: f32) -> Self::F32;
     fn add_sat_i16(self, a: Self::I16, b: Self::I16) -> Self::I16;
@@ -69,6 +70,7 @@ impl<I: Isa> Lanes for I {
     type Offset = I::Offset;
 
     same! {
+        fn opaque(v: isize) -> isize;
         fn splat_i16(v: i16) -> I::I16;
         fn splat_f32(v: f32) -> I::F32;
         fn add_sat_i16(a: I::I16, b: I::I16) -> I::I16;

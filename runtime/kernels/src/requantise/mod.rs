@@ -85,10 +85,19 @@ impl<'a> Requantise<'a> {
     /// # Errors
     /// Lengths differ, a scale is not finite, normal and ≥ 2⁻¹⁰⁰, or `min` is neither −128 nor −127.
     pub fn new(bias: &'a [i32], scale: &'a [f32], output: Output<'a>) -> Result<Self, ParamError> {
-        values("scale", "finite and at least 2^-100", scale, |s| {
+        let this = Self::new_verified(bias, scale, output)?;
+        this.check_elements()?;
+        Ok(this)
+    }
+
+    /// The part of `new` that reads the arrays' elements.
+    ///
+    /// # Errors
+    /// Those of `new` that are about elements.
+    pub fn check_elements(&self) -> Result<(), ParamError> {
+        values("scale", "finite and at least 2^-100", self.scale, |s| {
             s.is_finite() && s >= SCALE_MIN
-        })?;
-        Self::new_verified(bias, scale, output)
+        })
     }
 
     /// As `new`, for arrays it has accepted before: reads no element (see the crate's documentation).
@@ -146,14 +155,6 @@ impl<'a> Requantise<'a> {
                 bound: "below 2^31 / largest accumulator",
             }),
         }
-    }
-
-    /// Whether no value of the first `channels`, zero point included, reaches 2¹⁵ for accumulators of magnitude up to `reach` plus bias. As in
-    /// `check_reach` the largest stand for all.
-    pub(crate) fn fits_i16(&self, reach: u64, channels: usize) -> bool {
-        let bias = self.bias[..channels].iter().map(|b| b.unsigned_abs()).max();
-        let sum = reach.saturating_add(u64::from(bias.unwrap_or(0)));
-        sum as f32 * largest(&self.scale[..channels]) < f32::from(i16::MAX - 128)
     }
 
     /// `out` has the form's type and `expected` elements.

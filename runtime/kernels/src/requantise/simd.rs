@@ -6,18 +6,21 @@ use core::ops::Range;
 
 pub(crate) use super::lanes::Lanes;
 use super::scalar::ROUND_MAX;
-use super::{Out, Output};
+use super::{Out, Output, Requantise};
 use crate::SMALL;
 use crate::gemm::{GROUP, NR};
-use crate::isa::{Isa, Routine, unroll};
+use crate::isa::{Gains, Isa, Routine, unroll};
 
 /// One of the output's forms, with where the output lies. A type for each form, so that a loop is compiled for it alone.
 pub(crate) trait Form: Copy {
-    type Element: Copy + Default;
-    /// The first element.
-    fn y(self) -> *mut Self::Element;
-    /// The same form, to elements elsewhere.
-    fn at(self, y: *mut Self::Element) -> Self;
+    /// A place in the output that moves along with the stores.
+    type Cursor: Copy;
+
+    /// At element `index`.
+    ///
+    /// # Safety
+    /// It lies in `out`.
+    unsafe fn cursor(self, index: usize) -> Self::Cursor;
 
     /// Requantises R rows of accumulators (bias included), one in each lane: row r goes to `first + r·pitch`.
     ///
@@ -32,6 +35,31 @@ pub(crate) trait Form: Copy {
         pitch: usize,
     );
 
+    /// As `store` for the two panels of [`Isa::tile_wide`].
+    ///
+    /// # Safety
+    /// As `store`, for 16 columns.
+    #[inline(always)]
+    unsafe fn store_wide<I: Isa>(
+        self,
+        isa: I,
+        [left, right]: [[I::I32; 4]; 2],
+        scale: [I::F32; 2],
+        first: usize,
+        pitch: usize,
+    ) {
+        const ROWS: usize = 4;
+        // Row by row: neighbours can be stored together.
+        unroll!(ROWS, r, {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let y = first + r * pitch;
+                self.store(isa, [left[r]], scale[0], y, 0);
+                self.store(isa, [right[r]], scale[1], y + NR, 0);
+            }
+        });
+    }
+
     /// As `store` for the pairs of rows of [`Isa::tile_packed`] or [`Isa::tile_joined`]: to `y`, which is left behind the last row.
     ///
     /// # Safety
@@ -41,7 +69,7 @@ pub(crate) trait Form: Copy {
         isa: I,
         acc: [[I::I32; 2]; GROUP / 2],
         scale: [I::F32; 2],
-        y: &mut *mut Self::Element,
+        y: &mut Self::Cursor,
         pitch: usize,
     );
 
@@ -51,11 +79,10 @@ pub(crate) trait Form: Copy {
     /// Those elements lie in `out`.
     unsafe fn put<I: Isa>(self, isa: I, value: I::F32, index: usize);
 
-    /// As `store` for `count` < 8 columns, row by row through a buffer of 8 that starts as the output's elements.
+    /// As `store` for `count` < 8 columns.
     ///
     /// # Safety
     /// As `store`.
-    #[inline(always)]
     unsafe fn store_part<I: Isa, const R: usize>(
         self,
         isa: I,
@@ -64,21 +91,44 @@ pub(crate) trait Form: Copy {
         first: usize,
         pitch: usize,
         count: usize,
-    ) {
-        let mut rows = [0; GROUP * NR];
-        // SAFETY: the caller's promise, with count < 8; the buffers have 8 elements, for each of R ≤ 12 rows.
-        unsafe {
-            unroll!(R, r, {
-                isa.store_i32(rows.as_mut_ptr().add(r * NR), acc[r]);
-            });
-            for r in 0..R {
-                let y = self.y().add(first + r * pitch);
-                let mut buffer = [Self::Element::default(); NR];
-                core::ptr::copy_nonoverlapping(y, buffer.as_mut_ptr(), count);
-                let acc = isa.load_i32(rows.as_ptr().add(r * NR));
-                self.at(buffer.as_mut_ptr()).store(isa, [acc], scale, 0, 0);
-                core::ptr::copy_nonoverlapping(buffer.as_ptr(), y, count);
-            }
+    );
+}
+
+/// A form of one type of elements.
+trait Typed: Form {
+    type Element: Copy + Default;
+    /// The first element.
+    fn y(self) -> *mut Self::Element;
+    /// The same form, to elements elsewhere.
+    fn at(self, y: *mut Self::Element) -> Self;
+}
+
+/// [`Form::store_part`] row by row through a buffer of 8 that starts as the output's elements.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn store_part<I: Isa, F: Typed, const R: usize>(
+    isa: I,
+    form: F,
+    acc: [I::I32; R],
+    scale: I::F32,
+    (first, pitch): (usize, usize),
+    count: usize,
+) {
+    let mut rows = [0; GROUP * NR];
+    // SAFETY: the caller's promise, with count < 8; the buffers have 8 elements, for each of R ≤ 12 rows.
+    unsafe {
+        unroll!(R, r, {
+            isa.store_i32(rows.as_mut_ptr().add(r * NR), acc[r]);
+        });
+        for r in 0..R {
+            let y = form.y().add(first + r * pitch);
+            let mut buffer = [F::Element::default(); NR];
+            core::ptr::copy_nonoverlapping(y, buffer.as_mut_ptr(), count);
+            let acc = isa.load_i32(rows.as_ptr().add(r * NR));
+            form.at(buffer.as_mut_ptr()).store(isa, [acc], scale, 0, 0);
+            core::ptr::copy_nonoverlapping(buffer.as_ptr(), y, count);
         }
     }
 }
@@ -133,7 +183,7 @@ macro_rules! form {
     ($form:ty, $element:ty, |$self:ident| $y:expr, |$to:ident| $at:expr,
      |$isa:ident, $scaled:ident| { $($constants:stmt;)* } $round:expr,
      |$value:ident, $place:ident| $store:expr, $put_rows:ident) => {
-        impl Form for $form {
+        impl Typed for $form {
             type Element = $element;
 
             #[inline(always)]
@@ -144,6 +194,16 @@ macro_rules! form {
             #[inline(always)]
             fn at($self, $to: *mut $element) -> Self {
                 $at
+            }
+        }
+
+        impl Form for $form {
+            type Cursor = *mut $element;
+
+            #[inline(always)]
+            unsafe fn cursor(self, index: usize) -> *mut $element {
+                // SAFETY: the caller's promise.
+                unsafe { self.y().add(index) }
             }
 
             #[inline(always)]
@@ -203,6 +263,20 @@ macro_rules! form {
                     $store;
                 }
             }
+
+            #[inline(always)]
+            unsafe fn store_part<I: Isa, const R: usize>(
+                self,
+                isa: I,
+                acc: [I::I32; R],
+                scale: I::F32,
+                first: usize,
+                pitch: usize,
+                count: usize,
+            ) {
+                // SAFETY: the caller's promise.
+                unsafe { store_part(isa, self, acc, scale, (first, pitch), count) };
+            }
         }
     };
 }
@@ -245,32 +319,42 @@ pub(crate) enum Target {
     S32(ToS32),
 }
 
-/// `$body` with `$form` bound to the target's form: compiled once for each that [`Target::new`] makes.
+/// `$body` with `$form` bound to the target's form: compiled once for each that [`Target::new`] makes; of small code once, for [`AnyForm`].
 macro_rules! with_form {
     ($target:expr, $form:ident => $body:expr) => {
-        match $target {
-            Target::S8($form) => $body,
-            Target::ClampedS8($form) => {
-                if !$crate::SMALL {
-                    $body
-                }
-            }
-            Target::NearS8($form) => {
-                if !$crate::SMALL {
-                    $body
-                }
-            }
-            Target::WholeS8($form) => {
-                if !$crate::SMALL {
-                    $body
-                }
-            }
-            Target::S16($form) => $body,
-            Target::S16Add($form) => $body,
-            Target::S32($form) => $body,
+        if $crate::SMALL {
+            let $form = $crate::requantise::simd::AnyForm($target);
+            $body
+        } else {
+            $crate::requantise::simd::match_form!($target, $form => $body)
         }
     };
 }
+
+/// As [`with_form`], of small code, too, once for each of its forms. `narrow`: for operations that have no s32 output. `often`: of small code only for
+/// the forms that models have, since the operation has another way for the rest.
+macro_rules! match_form {
+    ($target:expr, $form:ident => $body:expr) => {
+        $crate::requantise::simd::match_form!(@ $target, $form => $body, [S8 NearS8 S16Add S32] [])
+    };
+    (narrow $target:expr, $form:ident => $body:expr) => {
+        $crate::requantise::simd::match_form!(@ $target, $form => $body, [S8 NearS8 S16Add] [])
+    };
+    (often $target:expr, $form:ident => $body:expr) => {
+        $crate::requantise::simd::match_form!(@ $target, $form => $body, [NearS8 S16Add] [S8])
+    };
+    (@ $target:expr, $form:ident => $body:expr, [$($always:ident)*] [$($large:ident)?]) => {
+        match $target {
+            $(Target::$always($form) => $body,)*
+            $(Target::$large($form) if !$crate::SMALL => $body,)?
+            Target::ClampedS8($form) if !$crate::SMALL => $body,
+            Target::WholeS8($form) if !$crate::SMALL => $body,
+            Target::S16($form) if !$crate::SMALL => $body,
+            _ => {}
+        }
+    };
+}
+pub(crate) use match_form;
 pub(crate) use with_form;
 
 impl Target {
@@ -292,24 +376,26 @@ impl Target {
                 let y = y.as_mut_ptr();
                 Self::to_s8::<I>(ToS8 { y, zero_point, min }, fits)
             }
+            Out::S16(y) if SMALL => {
+                y.fill(0);
+                Self::S16Add(AddToS16(y.as_mut_ptr()))
+            }
             Out::S16(y) => Self::S16(ToS16(y.as_mut_ptr())),
             Out::S16Add(y) => Self::S16Add(AddToS16(y.as_mut_ptr())),
             Out::S32(y) => Self::S32(ToS32(y.as_mut_ptr())),
         }
     }
 
-    /// The quickest form for an s8 output; of small code the one that serves all, a fourth of the code for a few instructions more.
+    /// The quickest form for an s8 output; of small code the one for most, or the one for all.
     fn to_s8<I: Isa>(any: ToS8, fits: impl FnOnce() -> bool) -> Self {
-        if SMALL {
-            return Self::S8(any);
-        }
         let ToS8 { y, zero_point, min } = any;
         let fits = I::ROUNDS_BY_ADDING && fits();
         let offset = !I::ROUNDS_BY_ADDING || fits && zero_point % 2 == 0;
         let whole = min == i16::from(i8::MIN);
         match (whole, offset) {
-            (true, true) => Self::WholeS8(ToWholeS8 { y, zero_point }),
-            (true, false) if fits => Self::NearS8(ToNearS8 { y, zero_point }),
+            (true, true) if !SMALL => Self::WholeS8(ToWholeS8 { y, zero_point }),
+            (true, _) if fits => Self::NearS8(ToNearS8 { y, zero_point }),
+            _ if SMALL => Self::S8(any),
             (false, true) if fits => Self::ClampedS8(ToClampedS8(any)),
             _ => Self::S8(any),
         }
@@ -356,6 +442,146 @@ impl Target {
     }
 }
 
+/// Of small code: the target's form, asked for at every store and not outside the loops, so that the loops are compiled once for all forms. That is a few
+/// instructions more for a tile.
+#[derive(Clone, Copy)]
+pub(crate) struct AnyForm(pub(crate) Target);
+
+impl Form for AnyForm {
+    type Cursor = usize;
+
+    #[inline(always)]
+    unsafe fn cursor(self, index: usize) -> usize {
+        index
+    }
+
+    #[inline(always)]
+    unsafe fn store<L: Lanes, const R: usize>(
+        self,
+        lanes: L,
+        acc: [L::I32; R],
+        scale: L::F32,
+        first: usize,
+        pitch: usize,
+    ) {
+        // Or every form has pointers of its own, moved along by every store.
+        let first = lanes.opaque(first as isize) as usize;
+        // SAFETY: the caller's promise.
+        match_form!(self.0, form => unsafe { form.store(lanes, acc, scale, first, pitch) });
+    }
+
+    #[inline(always)]
+    unsafe fn store_wide<I: Isa>(
+        self,
+        isa: I,
+        acc: [[I::I32; 4]; 2],
+        scale: [I::F32; 2],
+        first: usize,
+        pitch: usize,
+    ) {
+        let first = isa.opaque(first as isize) as usize;
+        // SAFETY: the caller's promise.
+        match_form!(self.0, form => unsafe { form.store_wide(isa, acc, scale, first, pitch) });
+    }
+
+    #[inline(always)]
+    unsafe fn store_group<I: Isa>(
+        self,
+        isa: I,
+        acc: [[I::I32; 2]; GROUP / 2],
+        scale: [I::F32; 2],
+        y: &mut usize,
+        pitch: usize,
+    ) {
+        let first = isa.opaque(*y as isize) as usize;
+        // SAFETY: the caller's promise; a group's rows are `pitch` apart.
+        match_form!(self.0, form => unsafe {
+            form.store_group(isa, acc, scale, &mut form.cursor(first), pitch);
+        });
+        *y += GROUP * pitch;
+    }
+
+    #[inline(always)]
+    unsafe fn put<I: Isa>(self, isa: I, value: I::F32, index: usize) {
+        let index = isa.opaque(index as isize) as usize;
+        // SAFETY: the caller's promise.
+        match_form!(self.0, form => unsafe { form.put(isa, value, index) });
+    }
+
+    #[inline(always)]
+    unsafe fn store_part<I: Isa, const R: usize>(
+        self,
+        isa: I,
+        acc: [I::I32; R],
+        scale: I::F32,
+        first: usize,
+        pitch: usize,
+        count: usize,
+    ) {
+        // SAFETY: the caller's promise.
+        match_form!(self.0, form => unsafe {
+            form.store_part(isa, acc, scale, first, pitch, count);
+        });
+    }
+}
+
+impl Requantise<'_> {
+    /// Whether no value of the first `channels`, zero point included, reaches 2¹⁵ for accumulators of magnitude up to `reach` plus bias. As in
+    /// `check_reach` the largest stand for all.
+    #[inline(always)]
+    pub(crate) fn fits_i16<I: Isa>(&self, isa: I, reach: u64, channels: usize) -> bool {
+        let (bias, scale) = isa.call(Largest {
+            bias: &self.bias[..channels],
+            scale: &self.scale[..channels],
+        });
+        let sum = reach.saturating_add(u64::from(bias));
+        sum as f32 * scale < f32::from(i16::MAX - 128)
+    }
+}
+
+/// The largest magnitude of the biases, and the largest scale; there are as many of both.
+struct Largest<'r> {
+    bias: &'r [i32],
+    scale: &'r [f32],
+}
+
+impl Routine for Largest<'_> {
+    type Output = (u32, f32);
+    const GAINS: Gains = Gains::LANES;
+
+    /// Scales are positive, so their order is that of their bits.
+    #[inline(always)]
+    fn simd<I: Isa>(self, isa: I) -> (u32, f32) {
+        let zero = isa.splat_i32(0);
+        let (mut low, mut high, mut bits) = (zero, zero, zero);
+        let (biases, last_biases) = self.bias.as_chunks::<NR>();
+        let (scales, last_scales) = self.scale.as_chunks::<NR>();
+        let mut lanes = [[0; NR]; 3];
+        // SAFETY: chunks and `lanes` have 8 elements.
+        unsafe {
+            for (bias, scale) in biases.iter().zip(scales) {
+                let bias = isa.load_i32(bias.as_ptr());
+                low = isa.min_i32(low, bias);
+                high = isa.max_i32(high, bias);
+                bits = isa.max_i32(bits, isa.load_i32(scale.as_ptr().cast()));
+            }
+            // −1 − the lowest, which does not overflow.
+            low = isa.splat_max(isa.sub_i32(isa.splat_i32(-1), low));
+            isa.store_i32(lanes[0].as_mut_ptr(), low);
+            isa.store_i32(lanes[1].as_mut_ptr(), isa.splat_max(high));
+            isa.store_i32(lanes[2].as_mut_ptr(), isa.splat_max(bits));
+        }
+        let [low, high, bits] = lanes.map(|lanes| lanes[0]);
+        let mut bias = (!low).unsigned_abs().max(high.unsigned_abs());
+        let mut scale = f32::from_bits(bits.unsigned_abs());
+        for (last_bias, &last_scale) in last_biases.iter().zip(last_scales) {
+            bias = bias.max(last_bias.unsigned_abs());
+            scale = scale.max(last_scale);
+        }
+        (bias, scale)
+    }
+}
+
 /// `rows` rows of `len` elements in groups that stay in L1 from their computation to their look-up.
 #[inline(always)]
 pub(crate) fn row_groups(rows: usize, len: usize) -> impl Iterator<Item = Range<usize>> {
@@ -375,6 +601,7 @@ struct LookUp<'t> {
 
 impl Routine for LookUp<'_> {
     type Output = ();
+    const GAINS: Gains = Gains::LANES;
 
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {

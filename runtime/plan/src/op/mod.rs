@@ -1,8 +1,9 @@
 //! Ops: the words of their records on one side, the kernels' parameter structs on the other.
 //!
 //! Decoding calls the kernels' constructors, and those are the verification: whoever holds an [`OpKind`] holds parameters that satisfy
-//! `docs/numerics.md`. [`Plan::parse`](crate::Plan::parse) decodes with [`Contents::Verify`], which reads every array; after that the same
-//! bytes are decoded with [`Contents::Verified`], which costs the same for a large layer as for a small one.
+//! `docs/numerics.md`. [`Plan::parse`](crate::Plan::parse) decodes with [`Contents::Verify`], which also reads every array (the kernels'
+//! `check_elements`); after that the same bytes are decoded with [`Contents::Verified`], which costs the same for a large layer as for a
+//! small one.
 //!
 //! | module | job |
 //! |---|---|
@@ -18,7 +19,7 @@ mod strip;
 
 use vitlet_kernels::{
     Add, Addend, Attention, Conv, Depthwise, Gemm, GroupNorm, InType, K_ALIGN, LayerNorm, Linear,
-    MaxPool, Mul, NR, NormOutput, Operand as Rows, Output, PoolLinear, Requantise, Term, padded_k,
+    MaxPool, Mul, NR, NormOutput, Operand as Rows, Output, ParamError, PoolLinear, Requantise, Term, padded_k,
 };
 
 pub use strip::{Halo, Strip};
@@ -322,6 +323,22 @@ impl<'a> OpKind<'a> {
             (_, Some(Output::S16 | Output::S32)) => false,
             (OpKind::Attention(op), None) => op.quantisation().min == i8::MIN,
             (_, None) => true,
+        }
+    }
+
+    /// What the kernels ask of the arrays' elements.
+    fn check_elements(&self) -> Result<(), ParamError> {
+        match self {
+            OpKind::Conv(op) => op.gemm().check_elements(),
+            OpKind::Linear(op) => op.gemm().check_elements(),
+            OpKind::Depthwise(op) => op.check_elements(),
+            OpKind::LayerNorm(op) => op.check_elements(),
+            OpKind::Attention(op) => op.check_elements(),
+            OpKind::PoolLinear(op) => op.check_elements(),
+            OpKind::Add(op) => op.check_elements(),
+            OpKind::Mul(op) => op.check_elements(),
+            OpKind::MaxPool(_) => Ok(()),
+            OpKind::GroupNorm(op) => op.check_elements(),
         }
     }
 

@@ -8,7 +8,7 @@
 use super::super::{Attention, AttentionShape};
 use super::workspace::Workspace;
 use crate::gemm::{NR, padded_n};
-use crate::isa::{Isa, Routine};
+use crate::isa::{Gains, Isa, Routine};
 
 /// Expands a window's bias of head `head`.
 #[inline(always)]
@@ -45,6 +45,7 @@ struct CopyRuns<'s> {
 
 impl Routine for CopyRuns<'_> {
     type Output = ();
+    const GAINS: Gains = Gains::LANES;
 
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {
@@ -147,6 +148,7 @@ unsafe fn copy_row(row: *const i32, copy: *mut i32, keys: usize) {
 }
 
 /// Writes the labels of a group; returns whether they differ, that is, whether anything is masked.
+#[inline(never)]
 pub(super) fn widen_labels(op: &Attention<'_>, group: usize, work: &mut Workspace<'_>) -> bool {
     let Some(mask) = op.mask else { return false };
     let labels = &mask[group * op.shape.keys..][..op.shape.keys];

@@ -5,7 +5,7 @@ use super::workspace::Workspace;
 use super::{Group, are_whole};
 use crate::gemm::simd::Rows;
 use crate::gemm::{K_ALIGN, K_STEP, NR, padded_k, padded_n};
-use crate::isa::{Isa, Routine};
+use crate::isa::{Gains, Isa, Routine};
 
 /// One head of some of an operand's elements.
 #[derive(Clone, Copy)]
@@ -150,6 +150,7 @@ impl<'p> PackKeys<'p> {
 
 impl Routine for PackKeys<'_> {
     type Output = ();
+    const GAINS: Gains = Gains::LAYOUT;
 
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {
@@ -271,7 +272,7 @@ unsafe fn pack_four<I: Isa>(isa: I, side_by_side: bool, rows: [*const i8; 4], to
 }
 
 /// Query rows of a tile, readable to the padded head size: where they are, or copied side by side. (The padding of the copies is 0 from the start.)
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn query_rows(
     group: &Group<'_, '_>,
     q: &[i8],

@@ -9,7 +9,7 @@ use super::workspace::Workspace;
 use super::{Group, Head, PAST_END};
 use crate::gemm::simd::Rows;
 use crate::gemm::{NR, padded_k};
-use crate::isa::{Isa, Routine, unroll};
+use crate::isa::{Gains, Isa, Routine, unroll};
 
 /// Beyond this the exponential is 0.
 const T_MAX: i16 = CAP as i16;
@@ -100,6 +100,7 @@ pub(super) struct Softmax<'w, 's, 'g, 'a, const FORM: u8, const WHOLE: bool> {
 
 impl<const FORM: u8, const WHOLE: bool> Routine for Softmax<'_, '_, '_, '_, FORM, WHOLE> {
     type Output = ();
+    const GAINS: Gains = Gains::LAYOUT;
 
     #[inline(always)]
     fn simd<I: Isa>(self, isa: I) {

@@ -51,13 +51,17 @@ macro_rules! avx2 {
 
             #[inline(always)]
             fn call<R: Routine>(self, routine: R) -> R::Output {
-                #[inline(never)]
                 #[target_feature(enable = $features)]
                 fn enabled<R: Routine>(token: $token, routine: R) -> R::Output {
                     routine.simd(token)
                 }
-                // SAFETY: the token proves that the CPU has the instructions that the callee enables.
-                unsafe { enabled(self, routine) }
+                // Not on `enabled`: rustc 1.93 to 1.96 drop it from functions with target features (rust-lang/rust#145932, undone by #156242).
+                #[inline(never)]
+                fn apart<R: Routine>(token: $token, routine: R) -> R::Output {
+                    // SAFETY: the token proves that the CPU has the instructions that the callee enables.
+                    unsafe { enabled(token, routine) }
+                }
+                apart(self, routine)
             }
 
             /// Two operands and few registers: any choice of addresses will do.

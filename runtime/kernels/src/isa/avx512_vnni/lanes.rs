@@ -33,6 +33,10 @@ impl Lanes for Lanes32 {
     type Offset = __m512i;
 
     #[inline(always)]
+    fn opaque(self, v: isize) -> isize {
+        crate::isa::Isa::opaque(self.0, v)
+    }
+    #[inline(always)]
     fn round_near(self, a: [__m512; 2]) -> __m512i {
         self.round_sat16(a)
     }
@@ -90,6 +94,10 @@ impl Lanes for Lanes16 {
     type F32 = __m512;
     type Offset = __m256i;
 
+    #[inline(always)]
+    fn opaque(self, v: isize) -> isize {
+        crate::isa::Isa::opaque(self.0, v)
+    }
     #[inline(always)]
     fn round_near(self, a: __m512) -> __m256i {
         self.round_sat16(a)

@@ -42,7 +42,7 @@ macro_rules! neon_ops {
 
 /// The kernels share all but the tiles and the depthwise window, which are in the module `$own`.
 macro_rules! neon {
-    ($token:ty, $features:literal, $rows:expr, $own:ident $(, wide in $wide:ident)? $(; $($more:tt)*)?) => {
+    ($token:ty, $features:literal, $rows:expr, $own:ident $(, $gain:ident or $below:ident)? $(, wide in $wide:ident)? $(; $($more:tt)*)?) => {
         impl Isa for $token {
             type I8 = int8x16_t;
             type I16 = int16x8_t;
@@ -58,13 +58,22 @@ macro_rules! neon {
 
             #[inline(always)]
             fn call<R: Routine>(self, routine: R) -> R::Output {
-                #[inline(never)]
+                $(
+                    if !R::GAINS.$gain {
+                        return self.$below().call(routine);
+                    }
+                )?
                 #[target_feature(enable = $features)]
                 fn enabled<R: Routine>(token: $token, routine: R) -> R::Output {
                     routine.simd(token)
                 }
-                // SAFETY: the token proves that the CPU has the instructions that the callee enables.
-                unsafe { enabled(self, routine) }
+                // Not on `enabled`: rustc 1.93 to 1.96 drop it from functions with target features (rust-lang/rust#145932, undone by #156242).
+                #[inline(never)]
+                fn apart<R: Routine>(token: $token, routine: R) -> R::Output {
+                    // SAFETY: the token proves that the CPU has the instructions that the callee enables.
+                    unsafe { enabled(token, routine) }
+                }
+                apart(self, routine)
             }
 
             #[inline(always)]
@@ -394,13 +403,15 @@ neon!(
     "neon,dotprod",
     8,
     neon_dotprod,
+    dot or neon,
     wide in neon_dotprod
 );
 neon!(
     NeonI8mm,
     "neon,dotprod,i8mm",
     8,
-    neon_i8mm;
+    neon_i8mm,
+    matrix or dotprod;
     const PACKED: bool = true;
 
     #[inline(always)]

@@ -4,6 +4,7 @@ use core::arch::aarch64::*;
 
 use super::super::unroll;
 use super::Pair;
+use crate::SMALL;
 
 /// See [`Isa::weigh`](super::Isa::weigh).
 ///
@@ -36,6 +37,7 @@ pub(super) unsafe fn weigh<const R: usize>(
         let (e, v) = (e.add(j), v.add(8 * j));
         match keys - j {
             0 => acc,
+            _ if SMALL => weigh_keys::<R, 8>(acc, e, pitch, v),
             1..=2 => weigh_keys::<R, 2>(acc, e, pitch, v),
             3..=4 => weigh_keys::<R, 4>(acc, e, pitch, v),
             5..=6 => weigh_keys::<R, 6>(acc, e, pitch, v),

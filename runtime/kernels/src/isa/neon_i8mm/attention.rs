@@ -15,7 +15,7 @@ use core::arch::asm;
 use super::super::neon::Pair;
 use super::super::{Isa, unroll};
 use super::{blocks, load_i32_pairs, pack_group, split_i16, tile_packed_keys};
-use crate::NeonI8mm;
+use crate::{NeonI8mm, SMALL};
 use crate::attention::simd::mix::OutputRows;
 use crate::attention::simd::pack::query_rows;
 use crate::attention::simd::weights::{ZEROS, plain_exponential};
@@ -106,7 +106,7 @@ pub(in crate::isa) unsafe fn attend(
             pack_group(rows.first, rows.stride, shape.head_dim, to);
             let maxima = logits(&twelve);
             let factors = exponentials(token, &twelve, &maxima);
-            if twelve.min == i8::MIN && twelve.zero_point % 2 == 0 {
+            if !SMALL && twelve.min == i8::MIN && twelve.zero_point % 2 == 0 {
                 mix::<true>(token, &twelve, &factors);
             } else {
                 mix::<false>(token, &twelve, &factors);
