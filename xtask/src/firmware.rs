@@ -10,7 +10,7 @@ use clap::Subcommand;
 use xshell::cmd;
 
 use crate::project::Project;
-use crate::toolchain::{BARE_METAL, Core};
+use crate::toolchain::{BARE_METAL, Core, Toolchain};
 
 const WORKSPACE: &str = "firmware-sim/Cargo.toml";
 const BUDGET: &str = "budgets/firmware.toml";
@@ -56,6 +56,32 @@ struct Built {
     rustc: String,
 }
 
+/// Every scenario, every CPU, and the sizes: a step of `cargo xtask test`. `full` compares more frames.
+pub(crate) fn check(project: &Project, full: bool) -> Result<()> {
+    let args = full.then(|| OsString::from("--full"));
+    let verb = Verb::Test(Passed {
+        args: args.into_iter().collect(),
+    });
+    self::verb(project, &Args { verb })
+}
+
+/// Clippy for the image and for the programs that boot it.
+pub(crate) fn lint(project: &Project) -> Result<()> {
+    let sh = &project.sh;
+    let target = project.target.join("firmware");
+    cmd!(
+        sh,
+        "cargo clippy --locked --release --manifest-path {WORKSPACE} --package vitlet-firmware-host --all-targets
+         --target-dir {target} -- --deny warnings"
+    )
+    .run()?;
+    Cross::find(project)?.cargo(
+        project,
+        "clippy",
+        &["--all-features", "--", "--deny", "warnings"],
+    )
+}
+
 pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
     let built = build(project)?;
     let Built {
@@ -94,28 +120,51 @@ fn models(project: &Project) -> Result<Vec<PathBuf>> {
     Ok(known.map(|model| model.folder).collect())
 }
 
-fn build(project: &Project) -> Result<Built> {
-    let sh = &project.sh;
-    let target = project.target.join("firmware");
-    let core =
-        Core::find(sh).context("no Rust core for bare aarch64; `cargo xtask setup` installs it")?;
-    let (toolchain, from_source) = match core {
-        Core::Prebuilt(toolchain) => (toolchain, None),
-        Core::FromSource(toolchain) => (toolchain, Some("-Zbuild-std=core")),
-    };
-    let plus = toolchain.plus();
-    // rustup's toolchains bring a linker along, distributions' do not.
-    let linker = from_source.map(|_| "ld.lld");
-    let image = |feature: Option<&str>, name: &str| -> Result<PathBuf> {
-        let features = feature.map(|feature| format!("--features={feature}"));
+/// What builds for the boards without an operating system.
+struct Cross {
+    toolchain: Toolchain,
+    from_source: bool,
+}
+
+impl Cross {
+    fn find(project: &Project) -> Result<Self> {
+        let core = Core::find(&project.sh)
+            .context("no Rust core for bare aarch64; `cargo xtask setup` installs it")?;
+        let (toolchain, from_source) = match core {
+            Core::Prebuilt(toolchain) => (toolchain, false),
+            Core::FromSource(toolchain) => (toolchain, true),
+        };
+        Ok(Self {
+            toolchain,
+            from_source,
+        })
+    }
+
+    /// Runs cargo's `verb` for the image.
+    fn cargo(&self, project: &Project, verb: &str, args: &[&str]) -> Result<()> {
+        let plus = self.toolchain.plus();
+        let target = project.target.join("firmware");
+        let from_source = self.from_source.then_some("-Zbuild-std=core");
+        // rustup's toolchains bring a linker along, distributions' do not.
+        let linker = self.from_source.then_some("ld.lld");
         cmd!(
-            sh,
-            "cargo {plus...} build --locked --manifest-path {WORKSPACE} --package vitlet-firmware-virt --profile firmware
-             --target {BARE_METAL} --target-dir {target} {features...} {from_source...}"
+            project.sh,
+            "cargo {plus...} {verb} --locked --manifest-path {WORKSPACE} --package vitlet-firmware-virt --profile firmware
+             --target {BARE_METAL} --target-dir {target} {from_source...} {args...}"
         )
         .envs(from_source.map(|_| ("RUSTC_BOOTSTRAP", "1")))
         .envs(linker.map(|linker| ("CARGO_TARGET_AARCH64_UNKNOWN_NONE_LINKER", linker)))
         .run()?;
+        Ok(())
+    }
+}
+
+fn build(project: &Project) -> Result<Built> {
+    let sh = &project.sh;
+    let target = project.target.join("firmware");
+    let cross = Cross::find(project)?;
+    let image = |features: &[&str], name: &str| -> Result<PathBuf> {
+        cross.cargo(project, "build", features)?;
         // The next build writes the same file.
         let kept = target.join(name);
         let made = target
@@ -124,8 +173,8 @@ fn build(project: &Project) -> Result<Built> {
         sh.copy_file(made, &kept)?;
         Ok(kept)
     };
-    let inject = image(Some("inject"), "firmware-inject.elf")?;
-    let image = image(None, "firmware.elf")?;
+    let inject = image(&["--features=inject"], "firmware-inject.elf")?;
+    let image = image(&[], "firmware.elf")?;
     cmd!(
         sh,
         "cargo build --locked --release --manifest-path {WORKSPACE} --package vitlet-firmware-host --target-dir {target}"
@@ -135,6 +184,6 @@ fn build(project: &Project) -> Result<Built> {
         image,
         inject,
         host: target.join("release/vitlet-firmware-host"),
-        rustc: toolchain.version(sh)?,
+        rustc: cross.toolchain.version(sh)?,
     })
 }

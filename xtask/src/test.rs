@@ -11,7 +11,7 @@ use xshell::cmd;
 use crate::project::Project;
 use crate::setup::{self, Tool};
 use crate::toolchain::{BARE_METAL, Core, DEVICE, Toolchain};
-use crate::{budgets, dist, insns, mca, peers, zoo};
+use crate::{budgets, dist, firmware, insns, mca, peers, zoo};
 
 /// Run everything that CI runs; the set-up is the first step.
 #[derive(Debug, clap::Args)]
@@ -93,6 +93,10 @@ fn run(steps: &mut Steps<'_>, args: &Args) -> Result<()> {
     steps.run("lint, aarch64", &[Tool::DeviceClippy], || {
         lint_device(project)
     })?;
+    let firmware_tools = &[Tool::BareMetal, Tool::BareMetalLinker, Tool::QemuSystem];
+    steps.run("lint, firmware", &[Tool::Clippy, Tool::BareMetal], || {
+        firmware::lint(project).map(passed)
+    })?;
     steps.run("documentation", &[], || documentation(project))?;
     steps.run("no_std", &[Tool::BareMetal], || no_std(project))?;
     steps.run("programs", DEVICE_TOOLS, || {
@@ -114,6 +118,9 @@ fn run(steps: &mut Steps<'_>, args: &Args) -> Result<()> {
     })?;
     steps.run("instructions", DEVICE_TOOLS, || {
         insns::check(project, args.full).map(passed)
+    })?;
+    steps.run("firmware", firmware_tools, || {
+        firmware::check(project, args.full).map(passed)
     })?;
     steps.run("dependencies", &[Tool::CargoDeny], || dependencies(project))?;
     if args.full {

@@ -12,7 +12,7 @@ use vitlet_plan::AlignedBytes;
 
 use crate::film::{self, MODES};
 use crate::flash::Chip;
-use crate::image::Budget;
+use crate::image::{Budget, Counts};
 use crate::machine::{Boot, Machine, exit};
 use crate::run::{Outcome, outcomes};
 
@@ -32,7 +32,10 @@ pub(crate) struct Subject<'a> {
     pub(crate) models: &'a [PathBuf],
     pub(crate) photos: &'a Path,
     pub(crate) frames: usize,
-    pub(crate) budget: &'a Budget,
+    /// budgets/firmware.toml.
+    pub(crate) budget: &'a Path,
+    /// Write the instructions there.
+    pub(crate) bless: bool,
     pub(crate) instructions: &'a Path,
     pub(crate) rustc: &'a str,
 }
@@ -56,12 +59,10 @@ pub(crate) fn expected(plan: &[u8], shots: &[Shot]) -> Result<Vec<Option<String>
         .collect()
 }
 
-/// Instructions under Linux: compiler, model, CPU.
-type Linux = BTreeMap<String, BTreeMap<String, BTreeMap<String, u64>>>;
-
+/// budgets/instructions.toml: instructions under Linux, by compiler.
 #[derive(serde::Deserialize)]
-struct Counts {
-    measured: Linux,
+struct Linux {
+    measured: BTreeMap<String, Counts>,
 }
 
 /// A model on a CPU.
@@ -83,8 +84,9 @@ impl Row {
 
 pub(crate) fn check(subject: &Subject<'_>) -> Result<()> {
     let text = fs::read_to_string(subject.instructions)?;
-    let counts: Counts = toml::from_str(&text)?;
-    let linux = counts.measured.get(subject.rustc);
+    let linux: Linux = toml::from_str(&text)?;
+    let linux = linux.measured.get(subject.rustc);
+    let budget = Budget::read(subject.budget)?;
     let pairs = subject
         .models
         .iter()
@@ -112,8 +114,11 @@ pub(crate) fn check(subject: &Subject<'_>) -> Result<()> {
             row.model, row.cpu, row.instructions, row.stack
         );
     }
+    let mut counts = Counts::new();
     for row in &rows {
-        let most = subject.budget.instructions_percent;
+        let of_cpus = counts.entry(row.model.clone()).or_default();
+        of_cpus.insert(row.cpu.to_owned(), row.instructions);
+        let most = budget.instructions_percent;
         ensure!(
             row.above().is_none_or(|above| above.abs() <= most),
             "{} on {}: {} instructions are more than {most} % from Linux's",
@@ -122,15 +127,18 @@ pub(crate) fn check(subject: &Subject<'_>) -> Result<()> {
             row.instructions
         );
         ensure!(
-            row.stack <= subject.budget.stack_bytes,
+            row.stack <= budget.stack_bytes,
             "{} on {}: {} bytes of stack, the budget is {}",
             row.model,
             row.cpu,
             row.stack,
-            subject.budget.stack_bytes
+            budget.stack_bytes
         );
     }
-    Ok(())
+    if subject.bless {
+        return budget.bless(subject.budget, subject.rustc, counts);
+    }
+    budget.check_measured(subject.rustc, &counts)
 }
 
 /// Photos in all of the camera's modes, one after the other.
@@ -149,7 +157,7 @@ fn row(
     shots: &[Shot],
     folder: &Path,
     (cpu, kernel): (&'static str, &str),
-    linux: Option<&BTreeMap<String, BTreeMap<String, u64>>>,
+    linux: Option<&Counts>,
 ) -> Result<Row> {
     let model = folder
         .file_name()

@@ -1,5 +1,7 @@
 //! Sizes of the image's parts.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,12 +29,61 @@ pub(crate) struct Budget {
     pub(crate) stack_bytes: u64,
     /// How far the instructions of an inference may be from those in Linux's user mode, in percent.
     pub(crate) instructions_percent: f64,
+    /// Instructions of an inference, by compiler.
+    #[serde(default)]
+    measured: BTreeMap<String, Counts>,
 }
+
+/// Instructions of an inference, by model and CPU.
+pub(crate) type Counts = BTreeMap<String, BTreeMap<String, u64>>;
+
+/// More than so many percent over what was measured fails.
+const TOLERANCE: f64 = 2.0;
 
 impl Budget {
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         toml::from_str(&text).with_context(|| path.display().to_string())
+    }
+
+    /// None of `counts` is more than before; of another compiler nothing is known.
+    pub(crate) fn check_measured(&self, rustc: &str, counts: &Counts) -> Result<()> {
+        let Some(measured) = self.measured.get(rustc) else {
+            println!(
+                "  no instructions measured with Rust {rustc} yet; `cargo xtask firmware test -- --bless` writes them"
+            );
+            return Ok(());
+        };
+        for (model, of_cpus) in counts {
+            for (cpu, &count) in of_cpus {
+                let before = measured.get(model).and_then(|of_cpus| of_cpus.get(cpu));
+                let before = *before.with_context(|| {
+                    format!("budgets/firmware.toml has no instructions of {model} on {cpu}; --bless writes them")
+                })?;
+                ensure!(
+                    count as f64 <= before as f64 * (1.0 + TOLERANCE / 100.0),
+                    "{model} on {cpu}: {count} instructions, {before} before; make it less, or --bless it with a reason"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces what was measured with this compiler; what is above the tables stays as it is.
+    pub(crate) fn bless(mut self, path: &Path, rustc: &str, counts: Counts) -> Result<()> {
+        self.measured.insert(rustc.to_owned(), counts);
+        let text = fs::read_to_string(path)?;
+        let head = text.split("\n[measured.").next().unwrap_or_default();
+        let mut text = head.trim_end().to_owned() + "\n";
+        for (rustc, models) in &self.measured {
+            for (model, of_cpus) in models {
+                write!(text, "\n[measured.\"{rustc}\".{model}]\n")?;
+                for (cpu, count) in of_cpus {
+                    writeln!(text, "{cpu} = {count}")?;
+                }
+            }
+        }
+        Ok(fs::write(path, text)?)
     }
 }
 

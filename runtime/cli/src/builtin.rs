@@ -1,4 +1,4 @@
-//! The plan inside the program: `models/zoo/pvt_v2_b0_trashnet`, what is in front of the camera: cardboard, glass, metal, paper,
+//! The plan inside the program: `models/zoo/sepvit_lite_trashnet`, what is in front of the camera: cardboard, glass, metal, paper,
 //! plastic, trash.
 
 use vitlet::Model;
@@ -11,7 +11,7 @@ pub(crate) fn model() -> anyhow::Result<Model> {
     struct Aligned<T: ?Sized>(T);
     static PLAN: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/../../models/zoo/pvt_v2_b0_trashnet/model.vitlet"
+        "/../../models/zoo/sepvit_lite_trashnet/model.vitlet"
     )));
     Ok(Model::from_static(&PLAN.0, "built-in plan"))
 }

@@ -100,7 +100,7 @@ impl<'p, const N: usize> Chain<'p, N> {
 
     /// Brings the ops and their memory together. `None` if that is not in `tensors`, or ops would disturb each other.
     pub(crate) fn work<'w, T: Threads>(
-        &self,
+        &'w self,
         kernel: Kernel,
         threads: &T,
         tensors: &'w mut [u8],
@@ -123,7 +123,7 @@ impl<'p, const N: usize> Chain<'p, N> {
             let elsewhere = |range: &Range<usize>| *range != piece.output;
             *link = Some(Link {
                 index: piece.index,
-                op: piece.op,
+                op: &piece.op,
                 first_row: piece.rows.start,
                 tokens_per_row: piece.tokens_per_row(),
                 inputs: [a?, b?, c?],

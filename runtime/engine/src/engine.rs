@@ -1,6 +1,8 @@
 //! [`Engine`]: one inference after another.
 
 use bytemuck::try_cast_slice;
+use core::ops::Range;
+
 use vitlet_kernels::Kernel;
 use vitlet_plan::format::MAX_STRIP_OPS;
 use vitlet_plan::{Op, Plan, Strips};
@@ -176,6 +178,13 @@ impl<'p, T: Threads> Engine<'p, T> {
     }
 }
 
+/// The ops of a group of strips; those past all ops if there are no more groups. (A function of its own: a group is large.)
+#[inline(never)]
+fn group_ops(plan: &Plan<'_>, group: usize) -> Range<usize> {
+    let strips = plan.strips().nth(group);
+    strips.map_or(usize::MAX..usize::MAX, |strips| strips.ops())
+}
+
 /// An inference on its way, with chains of up to N ops.
 struct Run<'r, 'o, 'p, T, const N: usize> {
     engine: &'r Engine<'p, T>,
@@ -206,12 +215,14 @@ impl<'r, 'o, 'p, T: Threads, const N: usize> Run<'r, 'o, 'p, T, N> {
     /// Runs all ops.
     fn ops(&mut self) -> Result<(), EngineError> {
         let plan = self.engine.plan;
-        let mut groups = plan.strips().peekable();
-        let mut next = 0;
+        let (mut next, mut group) = (0, 0);
+        let mut of_group = group_ops(plan, group);
         while next < plan.ops().len() {
-            if let Some(strips) = groups.next_if(|group| group.ops().start == next) {
-                self.group(&strips)?;
-                next = strips.ops().end;
+            if of_group.start == next {
+                self.group(group)?;
+                next = of_group.end;
+                group += 1;
+                of_group = group_ops(plan, group);
             } else {
                 self.whole(next)?;
                 next += 1;
@@ -232,13 +243,16 @@ impl<'r, 'o, 'p, T: Threads, const N: usize> Run<'r, 'o, 'p, T, N> {
 
     /// Runs a group of ops strip by strip. (A function of its own, as `whole` is: what it keeps is not on the stack of the others.)
     #[inline(never)]
-    fn group(&mut self, strips: &Strips<'p>) -> Result<(), EngineError> {
-        let ops = self.engine.plan.ops().skip(strips.ops().start);
-        let mut group = [const { None }; MAX_STRIP_OPS];
-        for (slot, (op, _)) in group.iter_mut().zip(ops.zip(strips.ops())) {
-            *slot = Some(op);
+    fn group(&mut self, group: usize) -> Result<(), EngineError> {
+        let plan = self.engine.plan;
+        let Some(strips) = plan.strips().nth(group) else {
+            return Ok(());
+        };
+        let mut ops = [const { None }; MAX_STRIP_OPS];
+        for (slot, index) in ops.iter_mut().zip(strips.ops()) {
+            *slot = plan.ops().nth(index);
         }
-        self.strips(strips, &group)
+        self.strips(&strips, &ops)
     }
 
     /// As `group`, with its ops.

@@ -264,7 +264,7 @@ impl<'p> Share<'p> {
         work: &Work<'_, 'p, N>,
         in_strips: bool,
     ) -> Option<Self> {
-        let op = link.op;
+        let op = *link.op;
         let all = *rows == (0..work.tokens);
         if in_strips || op.kind.is_rowwise() && !all {
             let strip = op.kind.strip(rows.clone())?;

@@ -43,7 +43,7 @@ pub(crate) struct Work<'w, 'p, const N: usize> {
 #[derive(Clone, Copy)]
 pub(crate) struct Link<'w, 'p> {
     pub(crate) index: usize,
-    pub(crate) op: Op<'p>,
+    pub(crate) op: &'w Op<'p>,
     /// The first row to compute, of the op's own counting, and tokens of each.
     pub(crate) first_row: usize,
     pub(crate) tokens_per_row: usize,

@@ -27,7 +27,7 @@ struct Layout<'l, 'p> {
 pub(crate) fn group_work<'w, 'p, T: Threads>(
     plan: &Plan<'p>,
     strips: &Strips<'p>,
-    ops: &[Option<Op<'p>>],
+    ops: &'w [Option<Op<'p>>],
     kernel: Kernel,
     threads: &T,
     tensors: &'w mut [u8],
@@ -78,7 +78,7 @@ impl<'p> Layout<'_, 'p> {
     fn link<'w>(
         &mut self,
         index: usize,
-        op: &Op<'p>,
+        op: &'w Op<'p>,
         before: &[Option<Link<'w, 'p>>],
         split: &Split<'w, MAX_LINKS>,
     ) -> Option<Link<'w, 'p>> {
@@ -111,7 +111,7 @@ impl<'p> Layout<'_, 'p> {
         };
         Some(Link {
             index,
-            op: *op,
+            op,
             first_row: 0,
             tokens_per_row: 1,
             inputs,

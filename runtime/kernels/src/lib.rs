@@ -4,9 +4,9 @@
 //! [`MaxPool`], [`PoolLinear`]) whose constructor checks every bound of `docs/numerics.md`, array contents included. Whoever holds one holds
 //! the proof that `run` cannot overflow, convert out of range or read outside its arrays; `run` itself only compares slice lengths.
 //!
-//! Structs with arrays that grow with the model have a second constructor, `new_verified`, for a caller who has passed the same bytes to
-//! `new` before (the plan, which verifies at load and rebuilds its params for every run). It makes every check but those of elements, so
-//! arrays that were never verified can give wrong sums (or an overflow panic in a debug build), but no access out of bounds.
+//! Structs with arrays that grow with the model have a second constructor, `new_verified`, and `check_elements`: together they are `new`. A
+//! caller who has checked the same bytes before (the plan, which verifies at load and rebuilds its params for every run) need not do so
+//! again. Without it, arrays that were never verified can give wrong sums (or an overflow panic in a debug build), but no access out of bounds.
 //!
 //! | module | job |
 //! |---|---|
@@ -42,7 +42,8 @@ mod pool_linear;
 mod requantise;
 mod scratch;
 
-/// Less code for what is rarely run (feature `small`): rows that fill no tile run one by one.
+/// Less code (feature `small`), the same bytes. What models seldom have is slow: rows that fill no tile run one by one, and as the reference runs
+/// attention over more than 1023 keys on ARMv8.0, depthwise windows that are not 3×3 or whose values may pass 2¹⁵.
 const SMALL: bool = cfg!(feature = "small");
 
 pub use add::{Add, Addend, Term};

@@ -256,10 +256,7 @@ impl Blobs {
     /// The id of a blob with these bytes, new or known.
     pub(crate) fn add(&mut self, bytes: &[u8]) -> Result<u32, WriteError> {
         const TOO_LARGE: WriteError = WriteError::TooLarge { what: "array data" };
-        let known = self
-            .known
-            .entry((crc32([bytes]), bytes.len()))
-            .or_default();
+        let known = self.known.entry((crc32([bytes]), bytes.len())).or_default();
         if let Some(&(id, _)) = known
             .iter()
             .find(|&&(_, at)| self.data[at..at + bytes.len()] == *bytes)

@@ -61,11 +61,7 @@ impl Vectorised for Depthwise<'_> {
         } else {
             channels.div_ceil(block)
         };
-        let buffers = Buffers {
-            x,
-            pad_row,
-            target,
-        };
+        let buffers = Buffers { x, pad_row, target };
         let row_len = self.shape.out_row_len();
         let mut oy = rows.start;
         while oy < rows.end {

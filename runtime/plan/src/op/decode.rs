@@ -283,7 +283,9 @@ impl<'a> Words<'a, '_> {
             beta,
             output,
         } = norm;
-        let norm = self.made(LayerNorm::new_verified(rows, channels, eps, gamma, beta, output))?;
+        let norm = self.made(LayerNorm::new_verified(
+            rows, channels, eps, gamma, beta, output,
+        ))?;
         let Some(table) = table else {
             let field = "sizes of a layer norm that gathers nothing";
             self.zeros(field, [segments, input_rows]);
@@ -306,7 +308,9 @@ impl<'a> Words<'a, '_> {
             beta,
             output,
         } = self.norm();
-        self.made(GroupNorm::new_verified(rows, channels, eps, gamma, beta, output))
+        self.made(GroupNorm::new_verified(
+            rows, channels, eps, gamma, beta, output,
+        ))
     }
 
     fn norm(&mut self) -> Norm<'a> {
@@ -340,7 +344,13 @@ impl<'a> Words<'a, '_> {
             min: self.take_i8("min"),
         };
         let (bias, mask) = (self.bias(), self.optional("mask"));
-        self.made(Attention::new_verified(shape, rows, quantisation, bias, mask))
+        self.made(Attention::new_verified(
+            shape,
+            rows,
+            quantisation,
+            bias,
+            mask,
+        ))
     }
 
     /// Where q, k, v or the output of an attention lies.

@@ -19,7 +19,8 @@ mod strip;
 
 use vitlet_kernels::{
     Add, Addend, Attention, Conv, Depthwise, Gemm, GroupNorm, InType, K_ALIGN, LayerNorm, Linear,
-    MaxPool, Mul, NR, NormOutput, Operand as Rows, Output, ParamError, PoolLinear, Requantise, Term, padded_k,
+    MaxPool, Mul, NR, NormOutput, Operand as Rows, Output, ParamError, PoolLinear, Requantise,
+    Term, padded_k,
 };
 
 pub use strip::{Halo, Strip};

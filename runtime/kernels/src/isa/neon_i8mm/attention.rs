@@ -15,13 +15,13 @@ use core::arch::asm;
 use super::super::neon::Pair;
 use super::super::{Isa, unroll};
 use super::{blocks, load_i32_pairs, pack_group, split_i16, tile_packed_keys};
-use crate::{NeonI8mm, SMALL};
 use crate::attention::simd::mix::OutputRows;
 use crate::attention::simd::pack::query_rows;
 use crate::attention::simd::weights::{ZEROS, plain_exponential};
 use crate::attention::simd::workspace::Workspace;
 use crate::attention::simd::{Group, Head, Part};
 use crate::gemm::{GROUP, NR, padded_k};
+use crate::{NeonI8mm, SMALL};
 
 /// Pairs of rows.
 const PAIRS: usize = GROUP / 2;
