@@ -15,7 +15,7 @@ use crate::toolchain::{BARE_METAL, Core, Toolchain};
 const WORKSPACE: &str = "firmware-sim/Cargo.toml";
 const BUDGET: &str = "budgets/firmware.toml";
 /// The models that every CPU runs on bare metal.
-const MODELS: [&str; 2] = ["pvt_v2_b0", "sepvit_lite"];
+const MODELS: [&str; 2] = ["pvt_v2_b0_trashnet", "sepvit_lite_trashnet"];
 
 /// Build the bare-metal firmware, run a plan on it in QEMU, or run all its scenarios.
 #[derive(Debug, clap::Args)]
@@ -116,7 +116,7 @@ pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
 
 fn models(project: &Project) -> Result<Vec<PathBuf>> {
     let zoo = project.zoo()?.into_iter();
-    let known = zoo.filter(|model| MODELS.iter().any(|name| model.name.starts_with(name)));
+    let known = zoo.filter(|model| MODELS.contains(&model.name.as_str()));
     Ok(known.map(|model| model.folder).collect())
 }
 

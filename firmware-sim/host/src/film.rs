@@ -81,10 +81,10 @@ fn yuyv(rgb: &[u8]) -> Vec<u8> {
         .iter()
         .flat_map(|pair| {
             let [r0, g0, b0, r1, g1, b1] = pair.map(i32::from);
-            let luma = |r: i32, g: i32, b: i32| (66 * r + 129 * g + 25 * b + 128 >> 8) + 16;
+            let luma = |r: i32, g: i32, b: i32| ((66 * r + 129 * g + 25 * b + 128) >> 8) + 16;
             let [r, g, b] = [r0 + r1, g0 + g1, b0 + b1];
-            let u = (-38 * r - 74 * g + 112 * b + 256 >> 9) + 128;
-            let v = (112 * r - 94 * g - 18 * b + 256 >> 9) + 128;
+            let u = ((-38 * r - 74 * g + 112 * b + 256) >> 9) + 128;
+            let v = ((112 * r - 94 * g - 18 * b + 256) >> 9) + 128;
             [luma(r0, g0, b0), u, luma(r1, g1, b1), v].map(|byte| byte.clamp(0, 255) as u8)
         })
         .collect()

@@ -19,7 +19,7 @@ pub(super) enum Film {
     Three,
     /// The second of three is shorter than it says, the third of a format that does not exist.
     WrongSize,
-    /// Three frames, then twenty of them at ten times the rate and more than the queue can take, then one.
+    /// Three frames, then twenty at ten times the rate, five of them at once, which is more than the queue can take, then one.
     Burst,
     /// Two frames, nothing for a second, two frames.
     Gap,
@@ -54,11 +54,11 @@ impl Film {
                 shots
             }
             Self::Burst => {
-                let burst = (0..20).map(|n| 400_000 + n * 100);
                 let mut shots = at(&[100, 200, 300]);
-                shots.extend(burst.map(|at_us| Shot {
-                    at_us,
-                    ..tiny_shot(at_us / 100)
+                // Five at a time, so that what is dropped does not hang on the microsecond in which an inference ends.
+                shots.extend((0..20).map(|n| Shot {
+                    at_us: 400_000 + n / 5 * 10_000,
+                    ..tiny_shot(400 + n)
                 }));
                 shots.push(tiny_shot(500));
                 shots

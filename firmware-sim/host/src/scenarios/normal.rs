@@ -15,7 +15,7 @@ pub(super) fn normalised(ended: &Ended) -> String {
 
 fn normalised_line(line: &str) -> String {
     let words: Vec<&str> = line.split(' ').collect();
-    let is_result = words.iter().any(|word| *word == "result");
+    let is_result = words.contains(&"result");
     let word = |at: usize| {
         let word = words[at];
         let next = words.get(at + 1).copied().unwrap_or_default();

@@ -390,20 +390,20 @@ impl<'a> Words<'a, '_> {
     }
 
     fn addend(&mut self) -> Addend<'a> {
-        match self.take_code("b", 3) {
+        match self.take_code("b", addend::CONSTANT + 1) {
             addend::TENSOR => Addend::Tensor(Term {
                 element: self.in_type("type of b"),
                 scale: self.blob("scale of b"),
             }),
-            addend::CONSTANT => Addend::Constant {
-                values: self.blob("constant"),
-                scale: self.blob("scale of b"),
-            },
-            _ => {
+            addend::NONE => {
                 let words = [self.take_size(), self.take_size()];
                 self.zeros("words of b, which there is none", words);
                 Addend::None
             }
+            _ => Addend::Constant {
+                values: self.blob("constant"),
+                scale: self.blob("scale of b"),
+            },
         }
     }
 
