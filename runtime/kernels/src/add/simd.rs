@@ -85,7 +85,7 @@ impl Vectorised for Add<'_> {
             };
             // SAFETY: `run` checked that the operands hold all rows, and `out` those of `rows`.
             unsafe {
-                match_form!(narrow target, form => with_operand!(a, a => match self.second(b) {
+                match_form!(own target, form => with_operand!(a, a => match self.second(b) {
                     None => self.scale_rows(isa, form, a, group),
                     Some((b, scale)) => with_operand!(b, b => self.add_rows(isa, form, a, (b, scale), group)),
                 }));

@@ -31,7 +31,8 @@ impl Vectorised for Conv<'_> {
             &self.gemm.requantise.output,
             || self.gemm.fits_i16(isa),
             out,
-        );
+        )
+        .adding(out);
         let in_place = self.shape.is_pointwise() && k == stride;
         let (mut pixel, end) = (rows.start * width, rows.end * width);
         while pixel < end {

@@ -49,13 +49,14 @@ impl Vectorised for Depthwise<'_> {
             pixel.copy_from_slice(self.pad);
         }
         let target = Target::new(isa, &self.requantise.output, || self.fits_i16(isa), out);
+        let target = target.adding(out);
         let is_line = self.shape.kernel == [3, 3];
         // Small code has loops for what models have.
         if SMALL && (!is_line || matches!(target, Target::S8(_))) {
             return self.run_scalar(rows, x, out, scratch);
         }
         let block = if is_line { BLOCK / I::LINES } else { BLOCK };
-        let adds = matches!(out, Out::S16Add(_));
+        let adds = matches!(target, Target::S16Add(_));
         let blocks = if adds {
             channels / block
         } else {

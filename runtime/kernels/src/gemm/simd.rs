@@ -328,7 +328,7 @@ impl<const JOINED: bool> Routine for PackedPanels<'_, '_, JOINED> {
         unsafe {
             // Most of a network's work is of this kind.
             if JOINED {
-                match_form!(groups.target, form => groups.packed_panels::<I, _, JOINED>(isa, form, weights));
+                match_form!(adding groups.target, form => groups.packed_panels::<I, _, JOINED>(isa, form, weights));
             } else {
                 with_form!(groups.target, form => groups.packed_panels::<I, _, JOINED>(isa, form, weights));
             }

@@ -37,7 +37,8 @@ impl Vectorised for Linear<'_> {
             &self.gemm.requantise.output,
             || self.gemm.fits_i16(isa),
             out,
-        );
+        )
+        .adding(out);
         let at_once = match (self.is_read_in_place(), I::PACKED) {
             (true, true) => packing.rows(),
             (true, false) => IN_PLACE / I::GROUP * I::GROUP,

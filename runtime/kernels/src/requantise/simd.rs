@@ -331,25 +331,27 @@ macro_rules! with_form {
     };
 }
 
-/// As [`with_form`], of small code, too, once for each of its forms. `narrow`: for operations that have no s32 output. `often`: of small code only for
-/// the forms that models have, since the operation has another way for the rest.
+/// As [`with_form`], of small code, too, once for each of its forms. `own`: for operations whose output is s8 or s16, and no residual. `adding`: for targets
+/// that are [`Target::adding`]. `often`: for those, if they are not s32; of small code only for what models have, the operation has another way for the rest.
 macro_rules! match_form {
     ($target:expr, $form:ident => $body:expr) => {
-        $crate::requantise::simd::match_form!(@ $target, $form => $body, [S8 NearS8 S16Add S32] [])
+        $crate::requantise::simd::match_form!(@ $target, $form => $body, [S8 NearS8 S16 S16Add S32] [])
     };
-    (narrow $target:expr, $form:ident => $body:expr) => {
-        $crate::requantise::simd::match_form!(@ $target, $form => $body, [S8 NearS8 S16Add] [])
+    (own $target:expr, $form:ident => $body:expr) => {
+        $crate::requantise::simd::match_form!(@ $target, $form => $body, [S8 NearS8 S16] [])
+    };
+    (adding $target:expr, $form:ident => $body:expr) => {
+        $crate::requantise::simd::match_form!(@ $target, $form => $body, [S8 NearS8 S16Add S32] [S16])
     };
     (often $target:expr, $form:ident => $body:expr) => {
-        $crate::requantise::simd::match_form!(@ $target, $form => $body, [NearS8 S16Add] [S8])
+        $crate::requantise::simd::match_form!(@ $target, $form => $body, [NearS8 S16Add] [S8 S16])
     };
-    (@ $target:expr, $form:ident => $body:expr, [$($always:ident)*] [$($large:ident)?]) => {
+    (@ $target:expr, $form:ident => $body:expr, [$($always:ident)*] [$($large:ident)*]) => {
         match $target {
             $(Target::$always($form) => $body,)*
-            $(Target::$large($form) if !$crate::SMALL => $body,)?
+            $(Target::$large($form) if !$crate::SMALL => $body,)*
             Target::ClampedS8($form) if !$crate::SMALL => $body,
             Target::WholeS8($form) if !$crate::SMALL => $body,
-            Target::S16($form) if !$crate::SMALL => $body,
             _ => {}
         }
     };
@@ -376,13 +378,20 @@ impl Target {
                 let y = y.as_mut_ptr();
                 Self::to_s8::<I>(ToS8 { y, zero_point, min }, fits)
             }
+            Out::S16(y) => Self::S16(ToS16(y.as_mut_ptr())),
+            Out::S16Add(y) => Self::S16Add(AddToS16(y.as_mut_ptr())),
+            Out::S32(y) => Self::S32(ToS32(y.as_mut_ptr())),
+        }
+    }
+
+    /// Of small code, an s16 output as an addition to zeros: for an operation that has loops for both, and stores nothing twice.
+    pub(crate) fn adding(self, out: &mut Out<'_>) -> Self {
+        match out {
             Out::S16(y) if SMALL => {
                 y.fill(0);
                 Self::S16Add(AddToS16(y.as_mut_ptr()))
             }
-            Out::S16(y) => Self::S16(ToS16(y.as_mut_ptr())),
-            Out::S16Add(y) => Self::S16Add(AddToS16(y.as_mut_ptr())),
-            Out::S32(y) => Self::S32(ToS32(y.as_mut_ptr())),
+            _ => self,
         }
     }
 
