@@ -358,30 +358,30 @@ fn native_kernels() -> Option<String> {
 
 /// The crates of the boards, tested for aarch64 on one of its CPUs.
 fn tests_on(project: &Project, cpu: &Cpu, full: bool) -> Result<Outcome> {
-    let sh = &project.sh;
-    let toolchain = Toolchain::with_library(sh, DEVICE).context("setup found one")?;
-    let plus = toolchain.plus();
     let packages = if full { &NO_STD } else { cpu.packages };
-    let packages = packages.iter().flat_map(|package| ["--package", package]);
-    cmd!(
-        sh,
-        "cargo {plus...} test --locked --release --target {DEVICE} {packages...} --features vitlet-kernels/std --lib --tests"
-    )
-    .env("VITLET_QEMU_CPU", cpu.name)
-    .env("VITLET_EXPECT_KERNELS", cpu.kernels)
-    .run()?;
-    Ok(Outcome::Passed)
+    device_tests(project, cpu, packages, "vitlet-kernels/std")
 }
 
 /// The kernels as the firmware has them: less code, the same bytes. One CPU that has every kernel.
 fn small_kernels(project: &Project) -> Result<Outcome> {
-    let sh = &project.sh;
     let [.., cpu] = CPUS;
+    let features = "vitlet-kernels/std,vitlet-kernels/small";
+    device_tests(project, &cpu, &["vitlet-kernels"], features)
+}
+
+fn device_tests(
+    project: &Project,
+    cpu: &Cpu,
+    packages: &[&str],
+    features: &str,
+) -> Result<Outcome> {
+    let sh = &project.sh;
     let toolchain = Toolchain::with_library(sh, DEVICE).context("setup found one")?;
     let plus = toolchain.plus();
+    let packages = packages.iter().flat_map(|package| ["--package", package]);
     cmd!(
         sh,
-        "cargo {plus...} test --locked --release --target {DEVICE} --package vitlet-kernels --features std,small --lib --tests"
+        "cargo {plus...} test --locked --release --target {DEVICE} {packages...} --features {features} --lib --tests"
     )
     .env("VITLET_QEMU_CPU", cpu.name)
     .env("VITLET_EXPECT_KERNELS", cpu.kernels)

@@ -23,10 +23,12 @@ mod neon;
 mod neon_dotprod;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod neon_i8mm;
+mod routine;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
 pub(crate) use dispatch::{Reference, Vectorised, dispatch};
+pub(crate) use routine::{Gains, Routine};
 
 use crate::attention::simd::workspace::Workspace;
 use crate::attention::simd::{Group, Part};
@@ -700,47 +702,6 @@ unsafe fn tile_and_steps<I: Isa, const R: usize>(
         let steps = (k - whole) / 4;
         isa.tile_steps::<R>(acc, a.add(whole), stride, steps, b.add(8 * whole))
     }
-}
-
-/// The steps of the ARM instruction sets that have a version of their own of a routine. CPUs of another step run that of the step below, so that
-/// nothing is compiled more often than it is worth. Other instruction sets have versions of all.
-#[cfg_attr(
-    not(target_arch = "aarch64"),
-    allow(dead_code, reason = "other instruction sets gain at every step")
-)]
-pub(crate) struct Gains {
-    /// SDOT.
-    pub(crate) dot: bool,
-    /// SMMLA.
-    pub(crate) matrix: bool,
-}
-
-impl Gains {
-    /// Advanced SIMD is all: there are no products to be summed.
-    pub(crate) const LANES: Self = Self::new(false, false);
-    /// Products are summed by SDOT at best.
-    pub(crate) const DOT: Self = Self::new(true, false);
-    /// Operands are laid out, for SMMLA in an order of its own.
-    pub(crate) const LAYOUT: Self = Self::new(false, true);
-    /// Products are summed.
-    pub(crate) const ALL: Self = Self::new(true, true);
-
-    const fn new(dot: bool, matrix: bool) -> Self {
-        Self { dot, matrix }
-    }
-}
-
-/// Code over [`Isa`] that can be compiled as a function of its own for each instruction set.
-pub(crate) trait Routine {
-    type Output;
-    /// Which of them are worth it.
-    #[cfg_attr(
-        not(target_arch = "aarch64"),
-        allow(dead_code, reason = "other instruction sets gain at every step")
-    )]
-    const GAINS: Gains = Gains::ALL;
-    /// Must be `#[inline(always)]`.
-    fn simd<I: Isa>(self, isa: I) -> Self::Output;
 }
 
 /// Repeats a block for r = 0..R with constant `r`, so that arrays of vectors stay in registers. (A loop over an array of accumulators may or may not be
