@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use vitlet::{Cores, Kernel, MAX_THREADS, Model, Options, Plan, Session};
 
 use crate::failure::{self, OrInvalid as _};
-use crate::{accuracy, bench, builtin, classify, inspect, profile, run};
+use crate::{accuracy, bench, builtin, camera, classify, inspect, profile, run};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,6 +15,8 @@ Examples:
     vitlet classify photo.jpg
   Every photo of a folder, one JSON object each
     vitlet classify -m model.vitlet --json photos/
+  What does the camera see? Look at it in a browser, too
+    vitlet camera /dev/video0 --preview
   From ONNX to a plan; calib/ has one folder of photos per class
     vitlet compile model.onnx -o model.vitlet --calib calib/
   What did int8 cost?
@@ -66,6 +68,8 @@ pub(crate) enum Verb {
     },
     /// Say what photos show
     Classify(classify::Args),
+    /// Say what a camera sees, with a preview page
+    Camera(Box<camera::Args>),
     /// Run the network on an array or a photo and write the logits
     Run(run::Args),
     /// Show what is in a plan or in an ONNX model

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::Serialize;
 use vitlet::{Classification, Photo, Session};
+use vitlet_camera::Top;
 
 use crate::args::{ModelArgs, SessionArgs, at_least_one};
 use crate::dataset::photos_in;
@@ -50,19 +51,12 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Record<'a> {
     path: String,
-    top: Vec<Top<'a>>,
+    top: Vec<Top<&'a str>>,
     output_hash: String,
     kernel: &'static str,
     ms: Milliseconds,
     #[serde(skip_serializing_if = "Option::is_none")]
     ops: Option<Vec<OpHash<'a>>>,
-}
-
-#[derive(Serialize)]
-struct Top<'a> {
-    class: usize,
-    label: Option<&'a str>,
-    score: f32,
 }
 
 #[derive(Serialize)]
@@ -131,14 +125,7 @@ fn classify<'m>(path: &Path, session: &mut Session<'m>, args: &Args) -> anyhow::
     };
     Ok(Record {
         path: path.display().to_string(),
-        top: top
-            .into_iter()
-            .map(|class| Top {
-                class: class.index,
-                label: class.label,
-                score: class.score,
-            })
-            .collect(),
+        top: top.iter().map(Top::from).collect(),
         output_hash: session.output_hash().to_string(),
         kernel: session.kernel().kernel.name(),
         ms: Milliseconds {

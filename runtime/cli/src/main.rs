@@ -1,4 +1,4 @@
-//! `vitlet`: compile, classify, run, inspect, accuracy, compare, bench, profile, cpu.
+//! `vitlet`: compile, classify, camera, run, inspect, accuracy, compare, bench, profile, cpu.
 //!
 //! | module | says |
 //! |---|---|
@@ -21,6 +21,7 @@ mod bench;
 mod builtin;
 #[cfg(feature = "compiler")]
 mod calibration_photos;
+mod camera;
 mod classify;
 #[cfg(feature = "compiler")]
 mod compare;
@@ -75,6 +76,7 @@ fn dispatch(verb: &Verb, out: &mut Out) -> anyhow::Result<Outcome> {
             "compare: this program was built without the compiler, which reads ONNX; compare on a workstation",
         )),
         Verb::Classify(args) => classify::verb(args, out),
+        Verb::Camera(args) => camera::verb(args, out),
         Verb::Run(args) => run::verb(args, out),
         Verb::Inspect(args) => inspect::verb(args, out),
         Verb::Accuracy(args) => accuracy::verb(args, out),

@@ -34,6 +34,14 @@ impl Out {
         writeln!(self.stdout, "{text}").map_err(stdout_error)
     }
 
+    /// Writes text for people without ending the line; nothing when records are wanted.
+    pub(crate) fn text(&mut self, text: impl fmt::Display) -> anyhow::Result<()> {
+        if self.json {
+            return Ok(());
+        }
+        write!(self.stdout, "{text}").map_err(stdout_error)
+    }
+
     /// Writes a record as one line, when records are wanted.
     pub(crate) fn record(&mut self, record: &impl Serialize) -> anyhow::Result<()> {
         if !self.json {
