@@ -37,9 +37,9 @@ pub enum Layout {
     Encoded,
 }
 
-impl CameraFrame {
-    /// A frame with nothing in it.
-    pub(crate) fn empty() -> Self {
+impl Default for CameraFrame {
+    /// A frame with nothing in it, to capture into.
+    fn default() -> Self {
         Self {
             number: 0,
             dequeued: Instant::now(),
@@ -48,7 +48,9 @@ impl CameraFrame {
             bytes: Vec::new(),
         }
     }
+}
 
+impl CameraFrame {
     /// The pixels, checked to be as many as the layout says; `None` for an encoded image.
     pub(crate) fn pixels(&self) -> Option<Result<Frame<'_>, PreprocessError>> {
         match self.layout {

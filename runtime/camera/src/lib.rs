@@ -73,5 +73,5 @@ pub use pipeline::{
 pub use preview::{Hello, Preview, PreviewAddress};
 pub use record::{Milliseconds, Top};
 pub use sensors::{Readings, resident_bytes};
-pub use source::{Description, Source, SourceSettings, Step, open};
+pub use source::{Description, Source, SourceSettings, Step, from_reader, open};
 pub use uri::Uri;

@@ -366,7 +366,7 @@ impl Shared {
 
     fn spare_frame(&self) -> CameraFrame {
         let spare = lock(&self.spare_frames).pop();
-        spare.unwrap_or_else(CameraFrame::empty)
+        spare.unwrap_or_default()
     }
 
     fn recycle(&self, frame: CameraFrame) {

@@ -111,14 +111,16 @@ mod tests {
     #[test]
     fn a_frame_becomes_a_jpeg_and_a_jpeg_stays_one() {
         let (width, height) = (1280, 720);
-        let mut frame = CameraFrame::empty();
-        frame.layout = Layout::Pixels {
-            format: PixelFormat::Grey8,
-            width,
-            height,
-            stride: 1280,
+        let mut frame = CameraFrame {
+            layout: Layout::Pixels {
+                format: PixelFormat::Grey8,
+                width,
+                height,
+                stride: 1280,
+            },
+            bytes: vec![200; 1280 * 720],
+            ..CameraFrame::default()
         };
-        frame.bytes = vec![200; 1280 * 720];
         let jpeg = Scaler::default().picture(&frame).unwrap();
         let photo = Photo::decode(&jpeg).unwrap();
         assert_eq!((photo.width, photo.height), (640, 360));

@@ -14,7 +14,6 @@ use crate::{CameraError, CameraFrame, Format};
 
 /// What is read at once.
 const BUFFER: usize = 256 * 1024;
-const STDIN: &str = "standard input";
 const CONVERT: &str = "convert it: `ffmpeg -i … -f yuv4mpegpipe - | vitlet camera -`";
 
 type Bytes = BufReader<Box<dyn Read + Send>>;
@@ -81,22 +80,25 @@ pub(super) fn file(path: &Path, settings: &SourceSettings) -> Result<Box<dyn Sou
     }))
 }
 
-/// Video from standard input. It is live: a pipe's writer must not wait, or it delivers old frames.
-pub(super) fn stdin(settings: &SourceSettings) -> Result<Box<dyn Source>, CameraError> {
+/// Video from a pipe. It is live: a pipe's writer must not wait, or it delivers old frames.
+pub(super) fn pipe(
+    name: &str,
+    input: Box<dyn Read + Send>,
+    settings: &SourceSettings,
+) -> Result<Box<dyn Source>, CameraError> {
     super::refuse(
-        STDIN,
+        name,
         "cannot begin again; leave --loop out",
         settings.repeat,
     )?;
     super::refuse(
-        STDIN,
+        name,
         "comes as fast as its writer makes it; leave --fps out",
         settings.per_s.is_some(),
     )?;
-    let reader = reader(STDIN, Box::new(io::stdin()), settings)?;
     Ok(Box::new(Clip {
-        name: STDIN.to_owned(),
-        reader,
+        name: name.to_owned(),
+        reader: reader(name, input, settings)?,
         settings: *settings,
         number: 0,
         since_start: 0,
@@ -253,7 +255,7 @@ mod tests {
         std::fs::write(&path, [picture.clone(), picture].concat()).unwrap();
         let uri = Uri::parse(&path.display().to_string()).unwrap();
         let mut settings = SourceSettings::default();
-        let mut frame = CameraFrame::empty();
+        let mut frame = CameraFrame::default();
         let mut clip = crate::open(&uri, &settings).unwrap();
         for number in 0..2 {
             assert!(matches!(clip.next(&mut frame).unwrap(), Step::Frame));

@@ -125,7 +125,7 @@ mod tests {
         }
         let settings = SourceSettings::default();
         let mut photos = Folder::open(folder.path(), &settings).unwrap();
-        let mut frame = CameraFrame::empty();
+        let mut frame = CameraFrame::default();
         for name in ["a.jpg", "b.PNG", "c.jpeg"] {
             assert!(matches!(photos.next(&mut frame).unwrap(), Step::Frame));
             assert_eq!(frame.bytes, name.as_bytes());

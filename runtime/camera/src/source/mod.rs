@@ -23,6 +23,8 @@ mod planes;
 mod raw;
 mod y4m;
 
+use std::io::{self, Read};
+
 use serde::Serialize;
 
 use crate::{CameraError, CameraFrame, Format, Uri};
@@ -102,7 +104,7 @@ pub fn open(uri: &Uri, settings: &SourceSettings) -> Result<Box<dyn Source>, Cam
                 device: path.clone(),
             });
         }
-        Uri::Stdin => return clip::stdin(settings),
+        Uri::Stdin => return clip::pipe("standard input", Box::new(io::stdin()), settings),
         Uri::Pattern => return Ok(Box::new(pattern::Pattern::new(settings)?)),
         Uri::Clip(path) => clip::file(path, settings)?,
         Uri::Folder(path) => Box::new(folder::Folder::open(path, settings)?),
@@ -111,6 +113,20 @@ pub fn open(uri: &Uri, settings: &SourceSettings) -> Result<Box<dyn Source>, Cam
         Some(per_s) => Box::new(paced::Paced::new(source, per_s)),
         None => source,
     })
+}
+
+/// A source of what `reader` delivers: MJPEG, Y4M, or with a format and a size raw video. It is live, as a pipe is.
+///
+/// `name` stands for it in messages.
+///
+/// # Errors
+/// If the first bytes cannot be read, or are of nothing that is known.
+pub fn from_reader(
+    name: &str,
+    reader: Box<dyn Read + Send>,
+    settings: &SourceSettings,
+) -> Result<Box<dyn Source>, CameraError> {
+    clip::pipe(name, reader, settings)
 }
 
 /// Refuses options that a source does not have.

@@ -114,7 +114,7 @@ mod tests {
             ..SourceSettings::default()
         };
         let mut pattern = Pattern::new(&settings).unwrap();
-        let mut frame = CameraFrame::empty();
+        let mut frame = CameraFrame::default();
         assert!(matches!(pattern.next(&mut frame).unwrap(), Step::Frame));
         let first = frame.bytes.clone();
         assert_eq!(frame.pixels().unwrap().unwrap().width(), 16);

@@ -9,6 +9,8 @@
 )]
 
 mod accuracy;
+#[cfg(unix)]
+mod camera;
 #[cfg(feature = "compiler")]
 mod compare;
 #[cfg(feature = "compiler")]

@@ -2,9 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -64,7 +65,7 @@ impl Sandbox {
         self.png(name, [side, side], &pixels.collect::<Vec<u8>>());
     }
 
-    fn png(&self, name: &str, [width, height]: [u32; 2], pixels: &[u8]) {
+    pub(crate) fn png(&self, name: &str, [width, height]: [u32; 2], pixels: &[u8]) {
         let mut bytes = Vec::new();
         let mut encoder = png::Encoder::new(&mut bytes, width, height);
         encoder.set_color(png::ColorType::Rgb);
@@ -93,7 +94,29 @@ impl Sandbox {
         self.finish(self.command(PROGRAM).args(arguments.split_whitespace()))
     }
 
-    /// The same, with a variable in the environment.
+    /// Runs the program with these bytes as its standard input.
+    pub(crate) fn run_piped(&self, input: &[u8], arguments: &str) -> Ran {
+        let mut child = self.start(arguments);
+        let mut stdin = child.stdin.take().unwrap();
+        std::thread::scope(|scope| {
+            // The program may end before it has read all.
+            scope.spawn(move || stdin.write_all(input));
+            Ran::from(child.wait_with_output().unwrap())
+        })
+    }
+
+    /// Starts the program, with pipes to all its ends.
+    pub(crate) fn start(&self, arguments: &str) -> Child {
+        let mut command = self.command(PROGRAM);
+        command
+            .args(arguments.split_whitespace())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.spawn().unwrap()
+    }
+
+    /// As [`run`](Self::run), with a variable in the environment.
     pub(crate) fn run_with(&self, variable: (&str, &str), arguments: &str) -> Ran {
         let mut command = self.command(PROGRAM);
         command.args(arguments.split_whitespace());
