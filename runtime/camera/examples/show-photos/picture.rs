@@ -7,9 +7,6 @@ use std::path::Path;
 
 use vitlet::Photo;
 
-/// Beside photos that have another shape than the frame.
-const GREY: [u8; 3] = [128; 3];
-
 /// The order of a pixel's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
@@ -35,29 +32,30 @@ pub(crate) struct Picture {
 }
 
 impl Picture {
-    /// Reads a photo and scales it to fit: by repeating or leaving out pixels, which needs no library.
+    /// Reads a photo and scales it to fit, by repeating or leaving out pixels: that needs no library. Its edges are repeated beside it.
     pub(crate) fn of(path: &Path, size: [usize; 2]) -> Result<Self, Box<dyn Error>> {
         let photo = Photo::open(path)?;
         let [width, height] = size;
-        let (photo_width, photo_height) = (photo.width as usize, photo.height as usize);
-        let fits_across = photo_width * height <= photo_height * width;
-        let (shown_width, shown_height) = if fits_across {
-            (photo_width * height / photo_height, height)
+        let photo_size = [photo.width as usize, photo.height as usize];
+        let [photo_width, photo_height] = photo_size;
+        let shown = if photo_width * height <= photo_height * width {
+            [(photo_width * height / photo_height).max(1), height]
         } else {
-            (width, photo_height * width / photo_width)
+            [width, (photo_height * width / photo_width).max(1)]
         };
-        let (left, top) = ((width - shown_width) / 2, (height - shown_height) / 2);
-        let pixel = |x: usize, y: usize| -> Option<[u8; 3]> {
-            let x = x.checked_sub(left).filter(|&x| x < shown_width)?;
-            let y = y.checked_sub(top).filter(|&y| y < shown_height)?;
-            let row = y * photo_height / shown_height * photo_width;
-            let start = (row + x * photo_width / shown_width) * 3;
-            photo.rgb.get(start..start + 3)?.try_into().ok()
+        let source = |axis: usize, place: usize| {
+            let before = (size[axis] - shown[axis]) / 2;
+            let inside = place.saturating_sub(before).min(shown[axis] - 1);
+            inside * photo_size[axis] / shown[axis]
         };
-        let rgb = (0..height)
-            .flat_map(|y| (0..width).map(move |x| (x, y)))
-            .flat_map(|(x, y)| pixel(x, y).unwrap_or(GREY))
-            .collect();
+        let mut rgb = Vec::with_capacity(width * height * 3);
+        for y in 0..height {
+            let row = source(1, y) * photo_width;
+            for x in 0..width {
+                let start = (row + source(0, x)) * 3;
+                rgb.extend_from_slice(&photo.rgb[start..start + 3]);
+            }
+        }
         Ok(Self { size, rgb })
     }
 

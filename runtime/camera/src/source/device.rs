@@ -27,6 +27,8 @@ const SIZE: (u32, u32) = (640, 480);
 const PER_S: f64 = 30.0;
 /// How long one call waits for a frame, or before a camera that has gone is looked for again.
 const WAIT: Duration = Duration::from_millis(200);
+/// A camera that delivers nothing for so long is opened anew, which helps many of those on USB.
+const STALL: Duration = Duration::from_secs(5);
 
 /// A camera.
 pub(super) struct Device {
@@ -36,6 +38,8 @@ pub(super) struct Device {
     /// `None` while it is unplugged.
     stream: Option<Stream>,
     number: u64,
+    /// When the last frame came, or the camera was opened.
+    last: Instant,
 }
 
 /// A camera that delivers frames.
@@ -71,6 +75,7 @@ impl Device {
             },
             stream: Some(stream),
             number: 0,
+            last: Instant::now(),
         })
     }
 
@@ -80,6 +85,7 @@ impl Device {
         match Stream::open(&self.path, &self.settings) {
             Ok(stream) => {
                 self.stream = Some(stream);
+                self.last = Instant::now();
                 Step::Found
             }
             // Not there yet, or just being set up: udev gives it to its group a moment after it appears.
@@ -91,6 +97,15 @@ impl Device {
     fn lose(&mut self, error: io::Error) -> Step {
         self.stream = None;
         Step::Lost(device_error(&self.path, "reading a frame", error))
+    }
+
+    /// No frame now.
+    fn nothing(&mut self) -> Step {
+        if self.last.elapsed() < STALL {
+            return Step::Nothing;
+        }
+        let stalled = io::Error::new(io::ErrorKind::TimedOut, "none came for 5 s");
+        self.lose(stalled)
     }
 }
 
@@ -105,13 +120,14 @@ impl Source for Device {
         };
         match stream.is_ready() {
             Ok(true) => {}
-            Ok(false) => return Ok(Step::Nothing),
+            Ok(false) => return Ok(self.nothing()),
             Err(error) => return Ok(self.lose(error)),
         }
         frame.number = self.number;
         match stream.dequeue(frame) {
             Ok(dequeued) => {
                 self.number += 1;
+                self.last = frame.dequeued;
                 Ok(match dequeued {
                     Dequeued::Damaged => Step::Damaged,
                     Dequeued::Frame(layout) => {

@@ -87,9 +87,12 @@ enum Event<'a> {
         ms: Milliseconds,
     },
     Lost {
+        source: &'a str,
         error: String,
     },
-    Found,
+    Found {
+        source: &'a str,
+    },
     Damaged {
         error: String,
     },
@@ -122,6 +125,7 @@ pub(super) struct Screen<'a> {
     out: &'a mut Out,
     preview: Option<Preview>,
     on_change: Option<OnChange>,
+    source: String,
     /// A line a second is wanted.
     lines: bool,
     /// Standard output is a terminal, where a line replaces the one before.
@@ -143,6 +147,7 @@ impl<'a> Screen<'a> {
             out,
             preview,
             on_change,
+            source: String::new(),
             lines,
             terminal: io::stdout().is_terminal(),
             unfinished: false,
@@ -152,6 +157,7 @@ impl<'a> Screen<'a> {
     }
 
     pub(super) fn start(&mut self, start: &Start) -> anyhow::Result<()> {
+        start.source().clone_into(&mut self.source);
         let preview = self.preview.as_ref().map(Preview::url);
         self.out.record(&Event::Start { start, preview })?;
         let rate = start
@@ -304,7 +310,8 @@ impl Observer for Screen<'_> {
             }
             Notice::Found => {
                 self.out.line("the camera is back")?;
-                self.out.record(&Event::Found)?;
+                let source = &self.source;
+                self.out.record(&Event::Found { source })?;
             }
             Notice::Damaged(error, before) => {
                 if before < DAMAGED {
@@ -319,8 +326,8 @@ impl Observer for Screen<'_> {
 
 impl Screen<'_> {
     fn record_lost(&mut self, error: &CameraError) -> anyhow::Result<()> {
-        let error = error.to_string();
-        self.out.record(&Event::Lost { error })
+        let (source, error) = (&self.source, error.to_string());
+        self.out.record(&Event::Lost { source, error })
     }
 }
 
