@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use vitlet::{Frame, Photo, PixelFormat, PreprocessError};
+use vitlet::{Frame, PixelFormat, PreprocessError};
 
 /// A frame as it was captured.
 #[derive(Debug)]
@@ -63,16 +63,4 @@ impl CameraFrame {
             } => Some(Frame::new(format, width, height, stride, &self.bytes)),
         }
     }
-}
-
-/// The pixels of a decoded photo as a frame.
-pub(crate) fn of_photo(photo: &Photo) -> Result<Frame<'_>, PreprocessError> {
-    let stride = PixelFormat::Rgb8.row_len(photo.width);
-    Frame::new(
-        PixelFormat::Rgb8,
-        photo.width,
-        photo.height,
-        stride,
-        &photo.rgb,
-    )
 }

@@ -24,7 +24,6 @@ use std::time::{Duration, Instant};
 
 use vitlet::{Class, Digest, Photo, Preprocessor, Session};
 
-use crate::frame::of_photo;
 use crate::latest::{Slot, Taken};
 use crate::meter::Meter;
 use crate::smoothing::Smoothing;
@@ -532,7 +531,7 @@ fn prepare(
         Some(Err(error)) => Err(error.to_string()),
         None => {
             let photo = Photo::decode(&frame.bytes).map_err(|error| error.to_string())?;
-            let pixels = of_photo(&photo).map_err(|error| error.to_string())?;
+            let pixels = photo.frame().map_err(|error| error.to_string())?;
             run(preprocessor, &pixels, image)
         }
     }

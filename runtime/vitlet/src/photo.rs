@@ -11,6 +11,7 @@ use png::{ColorType, Transformations};
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
+use vitlet_preprocess::{Frame, PixelFormat, PreprocessError};
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
@@ -123,6 +124,21 @@ impl Photo {
             _ => return Err(PhotoError::UnknownFormat),
         };
         Ok(upright(photo, orientation))
+    }
+
+    /// The pixels as a frame.
+    ///
+    /// # Errors
+    /// If the sides are not within 1 to 16384 pixels, or there are fewer pixels than they say.
+    pub fn frame(&self) -> Result<Frame<'_>, PreprocessError> {
+        let stride = PixelFormat::Rgb8.row_len(self.width);
+        Frame::new(
+            PixelFormat::Rgb8,
+            self.width,
+            self.height,
+            stride,
+            &self.rgb,
+        )
     }
 }
 

@@ -1,6 +1,6 @@
 //! Photos and frames to the model's pixels, reusing the working memory.
 
-use vitlet_preprocess::{Frame, PixelFormat, Preprocess, PreprocessError};
+use vitlet_preprocess::{Frame, Preprocess, PreprocessError};
 
 use crate::Photo;
 
@@ -36,7 +36,7 @@ impl Preprocessor {
     /// If the photo's sides are not within 1 to 16384 pixels.
     pub fn photo(&mut self, photo: &Photo) -> Result<Vec<u8>, PreprocessError> {
         let mut image = vec![0; self.image_len()];
-        self.run(&frame(photo)?, &mut image)?;
+        self.run(&photo.frame()?, &mut image)?;
         Ok(image)
     }
 
@@ -52,16 +52,4 @@ impl Preprocessor {
         }
         self.settings.run(frame, &mut self.scratch, image)
     }
-}
-
-/// A photo as a frame.
-pub(crate) fn frame(photo: &Photo) -> Result<Frame<'_>, PreprocessError> {
-    let stride = PixelFormat::Rgb8.row_len(photo.width);
-    Frame::new(
-        PixelFormat::Rgb8,
-        photo.width,
-        photo.height,
-        stride,
-        &photo.rgb,
-    )
 }

@@ -12,7 +12,7 @@ use crate::cores::{CoreChoice, Cores};
 use crate::digest::Digest;
 use crate::kernel::KernelChoice;
 use crate::memory::zeroed;
-use crate::preprocess::{Preprocessor, frame};
+use crate::preprocess::Preprocessor;
 use crate::threads::Pool;
 use crate::{Error, Photo};
 
@@ -123,7 +123,7 @@ impl<'m> Session<'m> {
     /// # Errors
     /// If the photo's sides are not within 1 to 16384 pixels.
     pub fn classify(&mut self, photo: &Photo, k: usize) -> Result<Classification<'m>, Error> {
-        self.classify_frame(&frame(photo)?, k)
+        self.classify_frame(&photo.frame()?, k)
     }
 
     /// Classifies a camera's frame, as [`classify`](Self::classify) does a photo.

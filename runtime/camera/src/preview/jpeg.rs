@@ -7,7 +7,6 @@ use jpeg_encoder::{ColorType, Encoder};
 use vitlet::{Frame, Interpolation, Photo, Preprocess, Preprocessor, Resize};
 
 use super::hub::Hub;
-use crate::frame::of_photo;
 use crate::{CameraError, CameraFrame};
 
 /// The longer side of a picture at most, in pixels.
@@ -55,7 +54,7 @@ impl Scaler {
             }
             None => {
                 let photo = Photo::decode(&frame.bytes).ok()?;
-                self.encode(&of_photo(&photo).ok()?)
+                self.encode(&photo.frame().ok()?)
             }
         }
     }

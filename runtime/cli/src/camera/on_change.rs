@@ -1,10 +1,15 @@
 //! A command that is run when the label changes.
 
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use vitlet_camera::Top;
 
 use crate::failure;
+
+/// How long the program's end waits for the command.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs a shell command at each change of the best class, one at a time: what changes while it runs is told when it has ended, and
 /// then only the newest.
@@ -79,10 +84,11 @@ impl OnChange {
 }
 
 impl Drop for OnChange {
+    /// A command that was told of the last change may finish with it. One that takes long is left to itself.
     fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            // It was told of a change and may finish with it; there is nobody to tell of a failure.
-            let _ = child.wait();
+        let start = Instant::now();
+        while self.is_running() && start.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(5));
         }
     }
 }
