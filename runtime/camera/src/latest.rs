@@ -18,6 +18,10 @@ struct State<T> {
     value: Option<T>,
     /// Nothing will be put here any more.
     closed: bool,
+    /// How many values were taken.
+    takes: u64,
+    /// When the first value came after the last take, and after the take before it.
+    came: [Option<Instant>; 2],
 }
 
 /// What a waiting taker got.
@@ -37,6 +41,8 @@ impl<T> Slot<T> {
             state: Mutex::new(State {
                 value: None,
                 closed: false,
+                takes: 0,
+                came: [None; 2],
             }),
             changed: Condvar::new(),
         }
@@ -49,6 +55,7 @@ impl<T> Slot<T> {
             return Some(value);
         }
         let old = state.value.replace(value);
+        state.came[0].get_or_insert_with(Instant::now);
         self.changed.notify_all();
         old
     }
@@ -63,6 +70,7 @@ impl<T> Slot<T> {
             return Err(value);
         }
         state.value = Some(value);
+        state.came[0].get_or_insert_with(Instant::now);
         self.changed.notify_all();
         Ok(())
     }
@@ -78,12 +86,12 @@ impl<T> Slot<T> {
         state.value.take().map_or(Ok(()), Err)
     }
 
-    /// Waits for a value; `None` when the slot is closed and empty.
-    pub(crate) fn take(&self) -> Option<T> {
+    /// Waits for a value; `None` when the slot is closed and empty. With it comes the number of this take, from 1.
+    pub(crate) fn take(&self) -> Option<(T, u64)> {
         let mut state = self.lock();
         loop {
             if let Some(value) = self.take_from(&mut state) {
-                return Some(value);
+                return Some((value, state.takes));
             }
             if state.closed {
                 return None;
@@ -108,6 +116,13 @@ impl<T> Slot<T> {
         }
     }
 
+    /// When the first value came after a take: the last one, or the one before it. `None` if none has come.
+    pub(crate) fn came_after(&self, take: u64) -> Option<Instant> {
+        let state = self.lock();
+        let ago = state.takes.checked_sub(take)?;
+        *state.came.get(usize::try_from(ago).ok()?)?
+    }
+
     /// Nothing will be put any more. A value that is there can still be taken.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
@@ -116,6 +131,8 @@ impl<T> Slot<T> {
 
     fn take_from(&self, state: &mut State<T>) -> Option<T> {
         let value = state.value.take()?;
+        state.takes += 1;
+        state.came = [None, state.came[0]];
         self.changed.notify_all();
         Some(value)
     }
@@ -142,14 +159,40 @@ mod tests {
         let slot = Slot::new();
         assert_eq!(slot.replace(1), None);
         assert_eq!(slot.replace(2), Some(1));
-        assert_eq!(slot.take(), Some(2));
+        assert_eq!(slot.take(), Some((2, 1)));
         assert!(matches!(slot.take_within(Duration::ZERO), Taken::Nothing));
         slot.replace(3);
         slot.close();
         assert_eq!(slot.replace(4), Some(4));
-        assert_eq!(slot.take(), Some(3));
+        assert_eq!(slot.take(), Some((3, 2)));
         assert_eq!(slot.take(), None);
         assert!(matches!(slot.take_within(Duration::ZERO), Taken::Closed));
+    }
+
+    #[test]
+    fn what_came_after_a_take_is_known_until_the_take_after_the_next() {
+        let slot = Slot::new();
+        slot.replace(1);
+        let (_, first) = slot.take().unwrap();
+        assert_eq!(slot.came_after(first), None);
+        let before = Instant::now();
+        slot.replace(2);
+        let came = slot.came_after(first).unwrap();
+        assert!(came >= before);
+        thread::sleep(Duration::from_millis(1));
+        slot.replace(3);
+        assert_eq!(
+            slot.came_after(first),
+            Some(came),
+            "the first, not the last"
+        );
+        let (_, second) = slot.take().unwrap();
+        assert_eq!(slot.came_after(first), Some(came));
+        assert_eq!(slot.came_after(second), None);
+        slot.replace(4);
+        assert!(slot.came_after(second).unwrap() > came);
+        slot.take();
+        assert_eq!(slot.came_after(first), None);
     }
 
     #[test]
@@ -162,7 +205,7 @@ mod tests {
                 }
                 slot.close();
             });
-            let all: Vec<i32> = std::iter::from_fn(|| slot.take()).collect();
+            let all: Vec<i32> = std::iter::from_fn(|| Some(slot.take()?.0)).collect();
             assert_eq!(all, (0..1000).collect::<Vec<_>>());
         });
         assert_eq!(slot.put(1), Err(1));

@@ -9,9 +9,10 @@
 //! ```
 //!
 //! **How old a frame is.** Let the network begin with frame n-1 at time t, and with n at t'. Preprocessing took n from the slot after
-//! t, and n was the latest then: the frame after it was dequeued later than t. So n was dequeued later than t minus one frame
-//! interval, and at t' it is younger than t' - t + one frame interval: one inference period and one frame interval. That is how
-//! [`Classified::late`] is told, and why it never should be true.
+//! t, and n was the latest then: the frame after it came into the slot later than t. Call the time from the dequeueing of n to the
+//! coming of the next one a frame interval. Then n was dequeued later than t minus one frame interval, and at t' it is younger than
+//! t' - t + one frame interval: one inference period and one frame interval. That is how [`Classified::late`] is told, and why it
+//! never should be true.
 //!
 //! Memory: six frames at most (one being captured, one in the slot, one preprocessed, one classified, and two in the preview), used again
 //! and again, and two images of the model's size.
@@ -33,8 +34,8 @@ use crate::{CameraError, CameraFrame, Source, Step};
 const IDLE: Duration = Duration::from_millis(50);
 /// How long the threads are given to end. One that waits for a pipe may not.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Arrivals that are remembered: more than a frame can be behind.
-const ARRIVALS: usize = 64;
+/// Notices that wait for the observer at most.
+const NOTICES: usize = 64;
 
 /// What is to be done with frames.
 #[derive(Clone, Copy, Debug)]
@@ -319,7 +320,6 @@ struct Shared {
     /// Frames whose memory can be used again.
     spare_frames: Mutex<Vec<CameraFrame>>,
     spare_images: Mutex<Vec<Vec<u8>>>,
-    arrivals: Mutex<Arrivals>,
     notices: Mutex<VecDeque<Told>>,
     captured: AtomicU64,
     dropped: AtomicU64,
@@ -337,6 +337,8 @@ enum Told {
 /// A frame with the model's image of it.
 struct Ready {
     frame: CameraFrame,
+    /// The number of its take out of the slot.
+    take: u64,
     image: Vec<u8>,
     preprocess: Duration,
 }
@@ -348,7 +350,6 @@ impl Shared {
             images: Slot::new(),
             spare_frames: Mutex::default(),
             spare_images: Mutex::default(),
-            arrivals: Mutex::default(),
             notices: Mutex::default(),
             captured: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
@@ -375,7 +376,7 @@ impl Shared {
     fn note(&self, notice: Notice) {
         let mut notices = lock(&self.notices);
         // A camera that comes and goes while an inference runs must not fill the memory.
-        if notices.len() < ARRIVALS {
+        if notices.len() < NOTICES {
             notices.push_back(Told::Notice(notice));
         }
     }
@@ -427,28 +428,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// When the last frames were dequeued.
-#[derive(Debug, Default)]
-struct Arrivals(VecDeque<(u64, Instant)>);
-
-impl Arrivals {
-    fn add(&mut self, number: u64, dequeued: Instant) {
-        if self.0.len() == ARRIVALS {
-            self.0.pop_front();
-        }
-        self.0.push_back((number, dequeued));
-    }
-
-    /// Whether a frame that is `age` old is older than an inference period and the time to the frame after it.
-    fn is_late(&self, frame: &CameraFrame, age: Duration, period: Duration) -> bool {
-        let next = self.0.iter().find(|(number, _)| *number > frame.number);
-        let interval = match next {
-            // There is no later one: the interval is longer than the age so far.
-            None => return false,
-            Some((_, dequeued)) => dequeued.saturating_duration_since(frame.dequeued),
-        };
-        age > period + interval
-    }
+/// Whether a frame is older than an inference period and one frame interval: the time from its dequeueing to the coming of the next.
+fn is_late(frame: &CameraFrame, start: Instant, period: Duration, next: Option<Instant>) -> bool {
+    let Some(next) = next else {
+        // There is no later one yet: the interval is longer than the age.
+        return false;
+    };
+    let interval = next.saturating_duration_since(frame.dequeued);
+    start.saturating_duration_since(frame.dequeued) > period + interval
 }
 
 /// The first thread: from the source into the slot.
@@ -458,7 +445,6 @@ fn capture(mut source: Box<dyn Source>, live: bool, shared: &Shared) {
         match source.next(&mut frame) {
             Ok(Step::Frame) => {
                 shared.captured.fetch_add(1, Ordering::Relaxed);
-                lock(&shared.arrivals).add(frame.number, frame.dequeued);
                 if live {
                     if let Some(old) = shared.frames.replace(frame) {
                         shared.dropped.fetch_add(1, Ordering::Relaxed);
@@ -489,7 +475,7 @@ fn capture(mut source: Box<dyn Source>, live: bool, shared: &Shared) {
 
 /// The second thread: from the slot to the model's image.
 fn preprocess(mut preprocessor: Preprocessor, shared: &Shared) {
-    while let Some(frame) = shared.frames.take() {
+    while let Some((frame, take)) = shared.frames.take() {
         let start = Instant::now();
         let spare = lock(&shared.spare_images).pop();
         let mut image = spare.unwrap_or_else(|| vec![0; preprocessor.image_len()]);
@@ -498,6 +484,7 @@ fn preprocess(mut preprocessor: Preprocessor, shared: &Shared) {
                 let preprocess = start.elapsed();
                 let ready = Ready {
                     frame,
+                    take,
                     image,
                     preprocess,
                 };
@@ -586,9 +573,9 @@ impl<'m> Inference<'_, 'm> {
         let frame = &ready.frame;
         let age = start.saturating_duration_since(frame.dequeued);
         let last_start = self.last_start.replace(start);
-        let late = self.live
-            && last_start
-                .is_some_and(|last| lock(&self.shared.arrivals).is_late(frame, age, start - last));
+        let next = self.shared.frames.came_after(ready.take);
+        let late =
+            self.live && last_start.is_some_and(|last| is_late(frame, start, start - last, next));
         self.session.run(&ready.image)?;
         let end = Instant::now();
         self.first_start.get_or_insert(start);
@@ -619,5 +606,26 @@ impl<'m> Inference<'_, 'm> {
         classes.truncate(self.options.k);
         classes.retain(|class| class.score >= self.options.threshold);
         classes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_would_make_frames_late() {
+        let ms = Duration::from_millis;
+        let start = Instant::now() + ms(1000);
+        let frame = |age| CameraFrame {
+            dequeued: start - ms(age),
+            ..CameraFrame::default()
+        };
+        // A camera of 30 ms before a network of 100: 130 ms are allowed.
+        let late = |age| is_late(&frame(age), start, ms(100), Some(start - ms(age) + ms(30)));
+        assert!(!late(5) && !late(130));
+        assert!(late(131) && late(230));
+        // Without a later frame, this one is as fresh as can be.
+        assert!(!is_late(&frame(900), start, ms(100), None));
     }
 }

@@ -176,7 +176,7 @@ impl Hub {
 
     /// The picture maker's: the next frame that a viewer wants to see; `None` at the end.
     pub(super) fn take_frame(&self) -> Option<CameraFrame> {
-        self.frames.take()
+        self.frames.take().map(|(frame, _)| frame)
     }
 
     /// The picture maker's: the frame's memory can be used again.
