@@ -9,6 +9,9 @@
 //! | `variants` | the same networks from other code and other exporters: all lower, to the same operations |
 //! | `dist` | the release programs |
 //! | `firmware` | the bare-metal image, booted in QEMU |
+//! | `system_test` | `vitlet camera` on a machine with a virtual camera, booted in QEMU |
+//! | `page_test` | the page of `vitlet camera`, used in a browser |
+//! | `soak` | the camera pipeline for an hour, with viewers and attackers; for `docs/reliability.md` |
 //! | `peers` | vitlet and other engines side by side; writes `docs/performance.md` |
 //! | `insns` | instructions of one inference, counted by QEMU, against `budgets/instructions.toml` |
 //! | `mca` | cycles of the kernels' inner loops by LLVM's models of the boards' cores; writes `docs/cost-model.md` |
@@ -38,12 +41,15 @@ mod insns;
 mod machine;
 mod mca;
 mod models;
+mod page_test;
 mod peers;
 mod project;
 mod python;
 mod qemu;
 mod quantile;
 mod setup;
+mod soak;
+mod system_test;
 mod test;
 mod test_models;
 mod threads;
@@ -74,6 +80,9 @@ enum Verb {
     Variants(variants::Args),
     Dist(dist::Args),
     Firmware(firmware::Args),
+    SystemTest(system_test::Args),
+    PageTest(page_test::Args),
+    Soak(soak::Args),
     Peers(peers::Args),
     Insns(insns::Args),
     Mca(mca::Args),
@@ -93,6 +102,9 @@ fn main() -> ExitCode {
         Verb::Variants(args) => variants::verb(&project, args),
         Verb::Dist(args) => dist::verb(&project, args),
         Verb::Firmware(args) => firmware::verb(&project, args),
+        Verb::SystemTest(args) => system_test::verb(&project, args),
+        Verb::PageTest(args) => page_test::verb(&project, args),
+        Verb::Soak(args) => soak::verb(&project, args),
         Verb::Peers(args) => peers::verb(&project, args),
         Verb::Insns(args) => insns::verb(&project, args),
         Verb::Mca(args) => mca::verb(&project, args),

@@ -39,6 +39,7 @@ pub(crate) enum Tool {
     CargoDeny,
     CargoFuzz,
     LlvmMca,
+    Chromium,
 }
 
 /// A way to install a tool without a person.
@@ -66,7 +67,7 @@ impl Tool {
         Self::BareMetalLinker,
         Self::CargoDeny,
     ];
-    const FULL: &[Self] = &[Self::CargoFuzz, Self::LlvmMca];
+    const FULL: &[Self] = &[Self::CargoFuzz, Self::LlvmMca, Self::Chromium];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -83,6 +84,7 @@ impl Tool {
             Self::CargoDeny => "cargo-deny",
             Self::CargoFuzz => "cargo-fuzz",
             Self::LlvmMca => "llvm-mca",
+            Self::Chromium => "Chromium",
         }
     }
 
@@ -122,6 +124,7 @@ impl Tool {
             Self::CargoDeny => first_line(project, "cargo", &["deny", "--version"]),
             Self::CargoFuzz => first_line(project, "cargo", &["fuzz", "--version"]),
             Self::LlvmMca => llvm(project).map(|llvm| format!("LLVM {}", llvm.version)),
+            Self::Chromium => first_line(project, chromium(project)?, &["--version"]),
         }
     }
 
@@ -145,7 +148,8 @@ impl Tool {
             | Self::Qemu
             | Self::QemuSystem
             | Self::BareMetalLinker
-            | Self::LlvmMca => Install::None,
+            | Self::LlvmMca
+            | Self::Chromium => Install::None,
         }
     }
 
@@ -160,6 +164,7 @@ impl Tool {
             Self::QemuSystem => &["qemu-system-arm"],
             Self::BareMetalLinker => &["lld"],
             Self::LlvmMca => &["llvm-19"],
+            Self::Chromium => &["chromium"],
             Self::BareMetal => &["rustc-web", "cargo-web", "rust-web-src"],
             Self::Rustfmt | Self::Clippy | Self::CargoDeny | Self::CargoFuzz => &[],
         }
@@ -193,6 +198,7 @@ impl Tool {
             Self::CargoDeny => "cargo install --locked cargo-deny",
             Self::CargoFuzz => "cargo install --locked cargo-fuzz",
             Self::LlvmMca => "install LLVM's tools, 17 or newer (Fedora, Arch, Homebrew: llvm)",
+            Self::Chromium => "install Chromium or Chrome (Fedora, Arch: chromium)",
         }
     }
 }
@@ -289,14 +295,10 @@ fn install_by_debian(project: &Project, missing: &[Tool]) -> Result<()> {
     if packages.is_empty() || first_line(project, "apt-get", &["--version"]).is_none() {
         return Ok(());
     }
-    let is_root = cmd!(sh, "id -u").quiet().read()? == "0";
-    // Both take variables before the command.
-    let as_root = if is_root { "env" } else { "sudo" };
     println!("installing Debian's packages {}:", packages.join(" "));
-    if packages.iter().any(|package| package.ends_with(":arm64")) {
-        cmd!(sh, "{as_root} dpkg --add-architecture arm64").run_or_say();
-    }
-    cmd!(sh, "{as_root} apt-get update -qq").run_or_say();
+    let arm64 = packages.iter().any(|package| package.ends_with(":arm64"));
+    update_package_lists(project, arm64)?;
+    let as_root = as_root(project)?;
     cmd!(
         sh,
         "{as_root} DEBIAN_FRONTEND=noninteractive apt-get install -qq -o Dpkg::Use-Pty=0 --yes --no-install-recommends {packages...}"
@@ -306,6 +308,23 @@ fn install_by_debian(project: &Project, missing: &[Tool]) -> Result<()> {
         cmd!(sh, "rustup toolchain link debian /usr").run_or_say();
     }
     Ok(())
+}
+
+/// Fetches Debian's lists of packages, with those for arm64 if asked to.
+pub(crate) fn update_package_lists(project: &Project, arm64: bool) -> Result<()> {
+    let sh = &project.sh;
+    let as_root = as_root(project)?;
+    if arm64 {
+        cmd!(sh, "{as_root} dpkg --add-architecture arm64").run_or_say();
+    }
+    cmd!(sh, "{as_root} apt-get update -qq").run_or_say();
+    Ok(())
+}
+
+/// What a command is given to, to be run as root. Both take variables before the command.
+fn as_root(project: &Project) -> Result<&'static str> {
+    let is_root = cmd!(project.sh, "id -u").quiet().read()? == "0";
+    Ok(if is_root { "env" } else { "sudo" })
 }
 
 trait RunOrSay {
@@ -349,6 +368,13 @@ pub(crate) fn llvm(project: &Project) -> Option<Llvm> {
                 version,
             })
         })
+}
+
+/// The browser of `page-test`, by the name that it has here.
+pub(crate) fn chromium(project: &Project) -> Option<&'static str> {
+    ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|name| first_line(project, name, &["--version"]).is_some())
 }
 
 /// `19.1.7` of `Debian LLVM version 19.1.7`, if it is new enough.

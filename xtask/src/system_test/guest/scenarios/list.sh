@@ -1,0 +1,1 @@
+run list vitlet camera list --json

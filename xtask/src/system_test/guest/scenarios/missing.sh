@@ -1,0 +1,1 @@
+run missing vitlet camera /dev/video9 -m $TINY --headless --json
