@@ -11,6 +11,7 @@
 //! | `firmware` | the bare-metal image, booted in QEMU |
 //! | `system_test` | `vitlet camera` on a machine with a virtual camera, booted in QEMU |
 //! | `page_test` | the page of `vitlet camera`, used in a browser |
+//! | `scenario` | named scenarios of the two, chosen and told of |
 //! | `soak` | the camera pipeline for an hour, with viewers and attackers; for `docs/reliability.md` |
 //! | `peers` | vitlet and other engines side by side; writes `docs/performance.md` |
 //! | `insns` | instructions of one inference, counted by QEMU, against `budgets/instructions.toml` |
@@ -47,6 +48,7 @@ mod project;
 mod python;
 mod qemu;
 mod quantile;
+mod scenario;
 mod setup;
 mod soak;
 mod system_test;

@@ -15,11 +15,11 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::json;
+use anyhow::{Context as _, Result, ensure};
 
 use crate::dist;
 use crate::project::Project;
+use crate::scenario::{self, Results};
 
 mod browser;
 mod page;
@@ -58,7 +58,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
-    let chosen = chosen(&args.only)?;
+    let chosen = scenario::chosen(scenarios::ALL, |scenario| scenario.name, &args.only)?;
     let folder = match &args.screenshots {
         Some(folder) => env::current_dir()?.join(folder),
         None => project.target.join("page-test"),
@@ -75,58 +75,17 @@ pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
         path,
         folder,
     };
-    let mut failed = Vec::new();
+    let mut results = Results::new(args.json);
     for scenario in &chosen {
         let start = Instant::now();
         let done = stage.play(scenario);
-        report(scenario, &done, start, args.json);
-        if done.is_err() {
-            failed.push(scenario.name);
-        }
+        results.add(scenario.name, start, &done);
     }
     let shown = project.shown(&stage.folder).display();
     if !args.json {
         println!("pictures of the page: {shown}");
     }
-    ensure!(
-        failed.is_empty(),
-        "{} of {} scenarios failed: {}; see {shown}",
-        failed.len(),
-        chosen.len(),
-        failed.join(", ")
-    );
-    Ok(())
-}
-
-fn chosen(only: &[String]) -> Result<Vec<Scenario>> {
-    let all = scenarios::ALL;
-    for name in only {
-        if !all.iter().any(|scenario| scenario.name == name) {
-            let names: Vec<&str> = all.iter().map(|scenario| scenario.name).collect();
-            bail!("no scenario '{name}'; there are {}", names.join(", "));
-        }
-    }
-    let chosen = all
-        .iter()
-        .filter(|scenario| only.is_empty() || only.iter().any(|name| name == scenario.name));
-    Ok(chosen.copied().collect())
-}
-
-fn report(scenario: &Scenario, done: &Result<()>, start: Instant, as_json: bool) {
-    let Scenario { name, .. } = scenario;
-    let seconds = start.elapsed().as_secs_f64();
-    if as_json {
-        let mut record = json!({"scenario": name, "ok": done.is_ok(), "seconds": seconds});
-        if let Err(error) = done {
-            record["error"] = format!("{error:#}").into();
-        }
-        println!("{record}");
-        return;
-    }
-    match done {
-        Ok(()) => println!("ok {name} ({seconds:.1} s)"),
-        Err(error) => println!("FAILED {name} ({seconds:.1} s): {error:#}"),
-    }
+    results.check(shown)
 }
 
 /// The program and the browser.

@@ -19,10 +19,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use serde_json::json;
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::project::Project;
+use crate::scenario::{self, Results};
 
 mod http;
 mod initramfs;
@@ -58,7 +58,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
-    let chosen = chosen(&args.only)?;
+    let all = scenarios::all();
+    let chosen = scenario::chosen(&all, |scenario| scenario.name, &args.only)?;
     let folder = project.sh.create_dir(project.target.join("system-test"))?;
     let image = image(project, &folder, args.full)?;
     for old in ["machines", "scenarios"] {
@@ -72,39 +73,24 @@ pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
         machines: 0,
         patience: if args.full { 4 } else { 1 },
     };
-    let mut failed = Vec::new();
+    let mut results = Results::new(args.json);
     for scenario in &chosen {
         let start = Instant::now();
         let done = run.scenario(scenario);
-        report(scenario, &done, start, args.json);
-        if done.is_err() {
-            failed.push(scenario.name);
-        }
+        results.add(scenario.name, start, &done);
     }
     let off = run.machine.take().map_or(Ok(()), Machine::power_off);
-    ensure!(
-        failed.is_empty(),
-        "{} of {} scenarios failed: {}; see {}",
-        failed.len(),
-        chosen.len(),
-        failed.join(", "),
-        project.shown(&run.folder).display()
-    );
+    results.check(project.shown(&run.folder).display())?;
     off
 }
 
-fn chosen(only: &[String]) -> Result<Vec<Scenario>> {
-    let mut scenarios = scenarios::all();
-    for name in only {
-        if !scenarios.iter().any(|scenario| scenario.name == name) {
-            let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name).collect();
-            bail!("no scenario '{name}'; there are {}", names.join(", "));
-        }
-    }
-    if !only.is_empty() {
-        scenarios.retain(|scenario| only.iter().any(|name| name == scenario.name));
-    }
-    Ok(scenarios)
+/// Every scenario: a step of `cargo xtask test`.
+pub(crate) fn check(project: &Project, full: bool) -> Result<()> {
+    let args = Args {
+        full,
+        ..Args::default()
+    };
+    verb(project, &args)
 }
 
 /// Everything that the machine boots.
@@ -120,23 +106,6 @@ fn image(project: &Project, folder: &Path, full: bool) -> Result<Image> {
         initramfs,
         variables: format!("SOAK_FRAMES={frames}"),
     })
-}
-
-fn report(scenario: &Scenario, done: &Result<()>, start: Instant, as_json: bool) {
-    let Scenario { name, .. } = scenario;
-    let seconds = start.elapsed().as_secs_f64();
-    if as_json {
-        let mut record = json!({"scenario": name, "ok": done.is_ok(), "seconds": seconds});
-        if let Err(error) = done {
-            record["error"] = format!("{error:#}").into();
-        }
-        println!("{record}");
-        return;
-    }
-    match done {
-        Ok(()) => println!("ok {name} ({seconds:.1} s)"),
-        Err(error) => println!("FAILED {name} ({seconds:.1} s): {error:#}"),
-    }
 }
 
 /// Scenarios one after another, in one machine as long as that answers.
@@ -207,23 +176,6 @@ impl Run<'_> {
         for (name, contents) in outputs.files() {
             fs::write(folder.join(name), contents)?;
         }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scenarios_are_chosen_by_name() -> Result<()> {
-        let names = |only: &[&str]| -> Result<Vec<&str>> {
-            let only: Vec<String> = only.iter().map(|&name| name.to_owned()).collect();
-            Ok(chosen(&only)?.iter().map(|chosen| chosen.name).collect())
-        };
-        assert_eq!(names(&["unplug", "list"])?, ["list", "unplug"]);
-        assert!(names(&[])?.len() >= 12);
-        assert!(names(&["unplugged"]).is_err());
         Ok(())
     }
 }

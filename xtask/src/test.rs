@@ -11,13 +11,13 @@ use xshell::cmd;
 use crate::project::Project;
 use crate::setup::{self, Tool};
 use crate::toolchain::{BARE_METAL, Core, DEVICE, Toolchain};
-use crate::{budgets, dist, firmware, insns, mca, peers, zoo};
+use crate::{budgets, dist, firmware, insns, mca, page_test, peers, system_test, zoo};
 
 /// Run everything that CI runs; the set-up is the first step.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Also the long loops (`VITLET_FULL=1`), instructions of the families that the zoo has no model of (which takes PyTorch), and
-    /// half a minute of fuzzing per target.
+    /// Also the long loops (`VITLET_FULL=1`), instructions of the families that the zoo has no model of (which takes PyTorch), the
+    /// preview's page in a browser, and half a minute of fuzzing per target.
     #[arg(long)]
     full: bool,
 }
@@ -122,8 +122,15 @@ fn run(steps: &mut Steps<'_>, args: &Args) -> Result<()> {
     steps.run("firmware", firmware_tools, || {
         firmware::check(project, args.full).map(passed)
     })?;
+    let system_tools = &[Tool::DeviceLibrary, Tool::DeviceLinker, Tool::QemuSystem];
+    steps.run("system test", system_tools, || {
+        system_test::check(project, args.full).map(passed)
+    })?;
     steps.run("dependencies", &[Tool::CargoDeny], || dependencies(project))?;
     if args.full {
+        steps.run("page", &[Tool::Chromium], || {
+            page_test::verb(project, &page_test::Args::default()).map(passed)
+        })?;
         steps.run("cost model", &[Tool::DeviceLibrary, Tool::LlvmMca], || {
             mca::check(project).map(passed)
         })?;

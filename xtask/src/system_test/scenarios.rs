@@ -12,6 +12,7 @@ mod preview;
 mod running;
 
 /// One thing that a user does.
+#[derive(Clone)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     /// What the machine runs: with `guest/lib.sh` before it.
