@@ -41,7 +41,7 @@ const PROGRAM: &str = "VITLET_PROGRAM";
 #[command(after_help = "\
 Examples:
   cargo xtask page-test
-  cargo xtask page-test snapshot theme --screenshots /tmp/pages
+  cargo xtask page-test snapshot theme --screenshots pages
 
 With --json, per scenario: {\"scenario\",\"ok\",\"seconds\"}, and where it failed \"error\".
 The environment variable VITLET_PROGRAM names a program to test instead of target/release/vitlet, which is built anew.")]
