@@ -52,7 +52,7 @@ pub(crate) struct Args {
     /// One JSON object a scenario on standard output
     #[arg(long)]
     json: bool,
-    /// More photos, and thousands of frames
+    /// Three times the photos, and thousands of frames
     #[arg(long)]
     full: bool,
 }

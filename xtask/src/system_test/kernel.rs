@@ -36,12 +36,16 @@ pub(crate) fn fetched(project: &Project, folder: &Path) -> Result<Debian> {
         (None, Some(_)) => return Debian::read(&folder),
         (None, None) => Packages::after_update(project)?,
     };
-    if had == Some(packages.key()) {
+    if had.as_ref() == Some(&packages.key()) {
         return Debian::read(&folder);
     }
     // Beside what is there, which stays good if this fails.
     let fresh = folder.with_extension("new");
     if let Err(error) = packages.unpack(project, &fresh) {
+        if let Some(had) = had {
+            eprintln!("did not work ({error:#}); going on with {had}");
+            return Debian::read(&folder);
+        }
         eprintln!("did not work ({error:#}); the lists of packages may be old:");
         packages = Packages::after_update(project)?;
         packages.unpack(project, &fresh)?;

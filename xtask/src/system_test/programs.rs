@@ -1,5 +1,6 @@
 //! What runs in the machine: the boards' program, and the helpers that prepare a camera for it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -78,26 +79,25 @@ fn pack_modules(files: &mut Initramfs, debian: &Debian) -> Result<()> {
     files.file("modules/order", order.as_bytes())
 }
 
-/// One photo of each kind, or with `full` all of them.
+/// One photo of each kind, or with `full` three.
 fn pack_photos(files: &mut Initramfs, project: &Project, full: bool) -> Result<()> {
     files.folder("photos")?;
-    let mut kinds = Vec::new();
     let mut photos = project.sh.read_dir(PHOTOS)?;
     photos.retain(|path| path.extension().is_some_and(|extension| extension == "jpg"));
     photos.sort();
+    let mut of_kind = BTreeMap::new();
     for photo in photos {
         let name = photo
             .file_name()
             .context("a photo's name")?
-            .display()
-            .to_string();
-        let kind = name
-            .trim_end_matches(".jpg")
-            .trim_end_matches(|c: char| c.is_ascii_digit())
-            .to_owned();
-        if full || !kinds.contains(&kind) {
+            .to_string_lossy();
+        // `glass` of `glass102.jpg`.
+        let kind = name.split(|c: char| c.is_ascii_digit()).next();
+        let kind = kind.unwrap_or_default().to_owned();
+        let packed = of_kind.entry(kind).or_insert(0);
+        if *packed < if full { 3 } else { 1 } {
             files.file(&format!("photos/{name}"), &fs::read(&photo)?)?;
-            kinds.push(kind);
+            *packed += 1;
         }
     }
     Ok(())

@@ -1,8 +1,9 @@
 //! Shows photos to a camera that does not exist: vivid, Linux's virtual video driver, has an output whose frames its camera captures.
 //!
-//! `show-photos OUTPUT FORMAT SECONDS FOLDER PHOTO…`: every photo for so many seconds, over and over until it is killed. OUTPUT is a
-//! device such as `/dev/video2`, FORMAT is `RGB3` or `BGR3`: a captured frame then has every pixel as it was shown. What is
-//! shown is first written into FOLDER as PNGs. Prints `showing` when the first photo can be captured. See `cargo xtask system-test`.
+//! `show-photos OUTPUT FORMAT NEXT FOLDER PHOTO…`: every photo until there is a file NEXT, which is then removed; over and over until it
+//! is killed. OUTPUT is a device such as `/dev/video2`, FORMAT is `RGB3` or `BGR3`: a captured frame then has every pixel as it was
+//! shown. What is shown is first written into FOLDER as PNGs. Prints `showing` when the first photo can be captured. See
+//! `cargo xtask system-test`.
 
 #![allow(
     clippy::print_stdout,
@@ -31,16 +32,15 @@ fn main() -> ExitCode {
 
 #[cfg(target_os = "linux")]
 fn show(args: &[String]) -> Result<(), Box<dyn Error>> {
+    use std::fs;
     use std::path::Path;
-    use std::time::{Duration, Instant};
 
-    let [device, format, seconds, folder, photos @ ..] = args else {
-        return Err("usage: show-photos OUTPUT FORMAT SECONDS FOLDER PHOTO…".into());
+    let [device, format, next, folder, photos @ ..] = args else {
+        return Err("usage: show-photos OUTPUT FORMAT NEXT FOLDER PHOTO…".into());
     };
     if photos.is_empty() {
         return Err("no photo was given".into());
     }
-    let each = Duration::try_from_secs_f64(seconds.parse()?)?;
     let order = picture::Order::named(format)?;
     let output = output::Output::open(Path::new(device), format)?;
     let mut frames = Vec::new();
@@ -52,10 +52,11 @@ fn show(args: &[String]) -> Result<(), Box<dyn Error>> {
     let mut showing = output.start(frames)?;
     println!("showing");
     for photo in (0..photos.len()).cycle() {
-        let start = Instant::now();
-        while start.elapsed() < each {
+        // However long the camera's side takes.
+        while !Path::new(next).exists() {
             showing.show(photo)?;
         }
+        fs::remove_file(next)?;
     }
     Ok(())
 }
