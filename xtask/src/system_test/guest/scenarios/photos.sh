@@ -1,7 +1,7 @@
 # Photos are shown on the output that the camera looks at; each until the camera has seen it.
 loop_output_to_camera() {
     set-controls $LOOP_CAMERA 'OSD Text Mode=2' || return
-    # Before Linux 6.11, and since.
+    # Linux 6.1's name of it, and 6.12's.
     set-controls $LOOP_CAMERA 'Loop Video=1' || set-controls $LOOP_CAMERA 'HDMI 001-0 Is Connected To=2'
 }
 
