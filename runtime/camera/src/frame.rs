@@ -51,6 +51,13 @@ impl Default for CameraFrame {
 }
 
 impl CameraFrame {
+    /// Was read just now; reading began at `start`.
+    pub(crate) fn stamp(&mut self, number: u64, start: Instant) {
+        self.number = number;
+        self.dequeued = Instant::now();
+        self.capture = start.elapsed();
+    }
+
     /// The pixels, checked to be as many as the layout says; `None` for an encoded image.
     pub(crate) fn pixels(&self) -> Option<Result<Frame<'_>, PreprocessError>> {
         match self.layout {

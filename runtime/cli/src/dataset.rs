@@ -8,9 +8,6 @@ use vitlet::{Photo, Preprocessor};
 
 use crate::failure::{OrInvalid as _, invalid};
 
-/// Names of files that folders are searched for. (A file named on the command line may have any name.)
-const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
-
 /// A folder with one folder of photos per class.
 #[derive(Debug)]
 pub(crate) struct Dataset {
@@ -53,7 +50,7 @@ impl Dataset {
     #[cfg(feature = "compiler")]
     pub(crate) fn open_photos(path: &Path) -> anyhow::Result<Self> {
         let entries = sorted_entries(path).or_invalid()?;
-        if entries.iter().any(|entry| entry.is_dir()) || !entries.iter().any(|e| has_photo_name(e))
+        if entries.iter().any(|entry| entry.is_dir()) || !entries.iter().any(|e| Photo::has_name(e))
         {
             return Self::open(path);
         }
@@ -143,21 +140,13 @@ fn photos_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
                 if !is_link {
                     folders.push(path);
                 }
-            } else if has_photo_name(&path) {
+            } else if Photo::has_name(&path) {
                 photos.push(path);
             }
         }
     }
     photos.sort();
     Ok(photos)
-}
-
-fn has_photo_name(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| {
-        EXTENSIONS
-            .iter()
-            .any(|known| extension.eq_ignore_ascii_case(known))
-    })
 }
 
 /// What is in a folder, but for hidden names, sorted.

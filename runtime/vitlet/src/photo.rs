@@ -91,6 +91,16 @@ pub enum PhotoError {
 }
 
 impl Photo {
+    /// Whether a file's name ends as a photo's does: `.jpg`, `.jpeg` or `.png`, in any case. Folders are searched for such; what a file
+    /// is, its first bytes tell.
+    pub fn has_name(path: &Path) -> bool {
+        path.extension().is_some_and(|extension| {
+            ["jpg", "jpeg", "png"]
+                .iter()
+                .any(|known| extension.eq_ignore_ascii_case(known))
+        })
+    }
+
     /// Reads and decodes a JPEG or PNG file.
     ///
     /// # Errors

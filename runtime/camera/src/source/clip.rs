@@ -201,9 +201,7 @@ impl Source for Clip {
                 });
             }
         };
-        frame.number = self.number;
-        frame.dequeued = Instant::now();
-        frame.capture = start.elapsed();
+        frame.stamp(self.number, start);
         self.number += 1;
         let Some(layout) = layout else {
             return Ok(Step::Damaged);

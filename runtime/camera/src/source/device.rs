@@ -96,6 +96,11 @@ impl Device {
     /// The camera has gone. Its file is closed, or its name would not be free for it when it is back.
     fn lose(&mut self, error: io::Error) -> Step {
         self.stream = None;
+        // Drivers say different things of a camera that is no longer there (vivid EINVAL, most ENODEV).
+        if !self.path.exists() {
+            let device = self.path.clone();
+            return Step::Lost(CameraError::Gone { device });
+        }
         Step::Lost(device_error(&self.path, "reading a frame", error))
     }
 

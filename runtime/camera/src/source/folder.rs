@@ -5,12 +5,11 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use vitlet::Photo;
+
 use super::{Description, Source, SourceSettings, Step, refuse};
 use crate::frame::Layout;
 use crate::{CameraError, CameraFrame};
-
-/// The ends of the names of photos.
-const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
 
 /// Longest file, in bytes: a photo's limit.
 const MAX_FILE: u64 = 64_000_000;
@@ -39,7 +38,7 @@ impl Folder {
         let mut photos = vec![];
         for entry in std::fs::read_dir(folder).map_err(read)? {
             let path = entry.map_err(read)?.path();
-            if has_photo_name(&path) && path.is_file() {
+            if Photo::has_name(&path) && !is_hidden(&path) && path.is_file() {
                 photos.push(path);
             }
         }
@@ -58,20 +57,12 @@ impl Folder {
     }
 }
 
-fn has_photo_name(path: &Path) -> bool {
-    let hidden = path
-        .file_name()
-        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    !hidden
-        && extension.is_some_and(|extension| {
-            EXTENSIONS
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(extension))
-        })
+fn is_hidden(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-/// A photo's bytes; of a file that is too long for one, as many as make [`vitlet::Photo::decode`] say so.
+/// A photo's bytes; of a file that is too long for one, as many as make [`Photo::decode`] say so.
 fn read(path: &Path, bytes: &mut Vec<u8>) -> io::Result<()> {
     bytes.clear();
     let mut file = File::open(path)?.take(MAX_FILE + 1);
@@ -104,9 +95,7 @@ impl Source for Folder {
             error,
         })?;
         frame.layout = Layout::Encoded;
-        frame.number = self.number;
-        frame.dequeued = Instant::now();
-        frame.capture = start.elapsed();
+        frame.stamp(self.number, start);
         self.number += 1;
         Ok(Step::Frame)
     }

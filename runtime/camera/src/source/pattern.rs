@@ -93,9 +93,7 @@ impl Source for Pattern {
             height: self.height,
             stride: self.row.len(),
         };
-        frame.number = self.number;
-        frame.dequeued = Instant::now();
-        frame.capture = start.elapsed();
+        frame.stamp(self.number, start);
         self.number += 1;
         Ok(Step::Frame)
     }
