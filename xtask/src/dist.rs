@@ -1,6 +1,6 @@
 //! `cargo xtask dist`: the release programs, each at the path that the README promises.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use xshell::cmd;
@@ -34,9 +34,14 @@ pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// The program that an option named, or else this machine's, fresh.
+pub(crate) fn chosen(project: &Project, named: Option<&Path>) -> Result<PathBuf> {
+    named.map_or_else(|| native(project), |program| Ok(program.to_path_buf()))
+}
+
 /// Builds this machine's program; nothing happens when it is fresh.
 pub(crate) fn native(project: &Project) -> Result<PathBuf> {
-    println!("this machine's program (on a clean checkout tract takes some minutes):");
+    eprintln!("this machine's program (on a clean checkout tract takes some minutes):");
     cmd!(
         project.sh,
         "cargo build --locked --release --package vitlet-cli"
@@ -62,7 +67,7 @@ pub(crate) fn device(project: &Project) -> Result<PathBuf> {
     let toolchain = Toolchain::with_library(sh, DEVICE).with_context(|| {
         format!("no Rust toolchain here has the library of {DEVICE}: run `cargo xtask setup`")
     })?;
-    println!("the boards' program, by Rust {}:", toolchain.version(sh)?);
+    eprintln!("the boards' program, by Rust {}:", toolchain.version(sh)?);
     let plus = toolchain.plus();
     cmd!(
         sh,

@@ -30,6 +30,17 @@ impl Machine {
             rustc,
         })
     }
+
+    /// The CPU, how busy it is, and the day: a line under figures.
+    pub(crate) fn now(&self, project: &Project) -> Result<String> {
+        let load = project.sh.read_file("/proc/loadavg").unwrap_or_default();
+        let load = load.split(' ').next().unwrap_or("?");
+        let date = cmd!(project.sh, "date --utc +%F").quiet().read()?;
+        let Self { cpu, cpus, .. } = self;
+        Ok(format!(
+            "{cpu}, {cpus} CPUs, load {load} at the end, {date}"
+        ))
+    }
 }
 
 /// Of /proc/cpuinfo, of the first CPU.

@@ -12,6 +12,7 @@
 //! | `system_test` | `vitlet camera` on a machine with a virtual camera, booted in QEMU |
 //! | `page_test` | the page of `vitlet camera`, used in a browser |
 //! | `scenario` | named scenarios of the two, chosen and told of |
+//! | `camera_rate` | what of the benchmark's rate `vitlet camera` keeps: a report |
 //! | `soak` | the camera pipeline for an hour, with viewers and attackers; for `docs/reliability.md` |
 //! | `peers` | vitlet and other engines side by side; writes `docs/performance.md` |
 //! | `insns` | instructions of one inference, counted by QEMU, against `budgets/instructions.toml` |
@@ -22,6 +23,7 @@
 //! | `accuracy` | every method of calibration on the zoo's models; writes `docs/accuracy.md` |
 //! | `cache` | what need not be made again |
 //! | `machine` | the machine that figures were measured on |
+//! | `pairs` | programs that are timed in turns |
 //! | `project` | where things are, and how commands are run |
 //! | `python` | Python environments under the target folder |
 //! | `qemu` | instructions of a program, counted |
@@ -36,6 +38,7 @@
 mod accuracy;
 mod budgets;
 mod cache;
+mod camera_rate;
 mod dist;
 mod firmware;
 mod insns;
@@ -43,6 +46,7 @@ mod machine;
 mod mca;
 mod models;
 mod page_test;
+mod pairs;
 mod peers;
 mod project;
 mod python;
@@ -84,6 +88,7 @@ enum Verb {
     Firmware(firmware::Args),
     SystemTest(system_test::Args),
     PageTest(page_test::Args),
+    CameraRate(camera_rate::Args),
     Soak(soak::Args),
     Peers(peers::Args),
     Insns(insns::Args),
@@ -106,6 +111,7 @@ fn main() -> ExitCode {
         Verb::Firmware(args) => firmware::verb(&project, args),
         Verb::SystemTest(args) => system_test::verb(&project, args),
         Verb::PageTest(args) => page_test::verb(&project, args),
+        Verb::CameraRate(args) => camera_rate::verb(&project, args),
         Verb::Soak(args) => soak::verb(&project, args),
         Verb::Peers(args) => peers::verb(&project, args),
         Verb::Insns(args) => insns::verb(&project, args),

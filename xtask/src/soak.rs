@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use xshell::cmd;
 
+use crate::dist;
 use crate::machine::Machine;
 use crate::project::Project;
 use crate::quantile::{median, quantile};
@@ -48,13 +48,7 @@ struct Minute {
 }
 
 pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
-    let program = match &args.program {
-        Some(program) => program.clone(),
-        None => {
-            cmd!(project.sh, "cargo build --locked --release").run()?;
-            project.target.join("release/vitlet")
-        }
-    };
+    let program = dist::chosen(project, args.program.as_deref())?;
     let mut camera = Camera::start(&program)?;
     let traffic = Traffic::start(&camera.url)?;
     let mut minutes = vec![];

@@ -4,14 +4,15 @@
 //! process of two threads is compared with them. Both are run in turns, so that what else the machine does meets both, and the ratio
 //! is taken pair by pair. It is a report, not a test: no figure of it fails.
 
-use std::io::Read as _;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use xshell::cmd;
 
+use crate::dist;
+use crate::machine::Machine;
+use crate::pairs::{Running, Spread, bench_per_s};
 use crate::project::Project;
-use crate::quantile::quantile;
+use crate::quantile::median;
 
 /// Compare one process of two threads with two processes of one thread that run together; prints a table.
 #[derive(Debug, clap::Args)]
@@ -45,13 +46,7 @@ pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
         .find(|model| model.name == args.model)
         .with_context(|| format!("models/zoo has no {}", args.model))?;
     ensure!(args.pairs > 0, "--pairs 0: nothing to compare");
-    let program = match &args.program {
-        Some(program) => program.clone(),
-        None => {
-            cmd!(project.sh, "cargo build --locked --release").run()?;
-            project.target.join("release/vitlet")
-        }
-    };
+    let program = dist::chosen(project, args.program.as_deref())?;
     let bench = |threads: usize| {
         let mut command = Command::new(&program);
         command.args(["bench", "--json", "--warmup", "5"]);
@@ -62,70 +57,32 @@ pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
     };
     let mut pairs = Vec::new();
     for _ in 0..args.pairs {
-        let together = [start(bench(1))?, start(bench(1))?];
+        let together = [Running::start(bench(1))?, Running::start(bench(1))?];
+        let finish = |running: Running| bench_per_s(&running.finish()?);
         let processes = together.into_iter().map(finish).sum::<Result<f64>>()?;
-        let threads = finish(start(bench(2))?)?;
+        let threads = finish(Running::start(bench(2))?)?;
         println!("{processes:8.1} {threads:8.1} {:6.2}", threads / processes);
         pairs.push(Pair { processes, threads });
     }
-    print!("{}", report(&args.model, &pairs, &machine(project)?));
+    let machine = Machine::this(project)?.now(project)?;
+    print!("{}", report(&args.model, &pairs, &machine));
     Ok(())
 }
 
-fn start(mut command: Command) -> Result<Child> {
-    command
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("{} cannot be run", command.get_program().display()))
-}
-
-/// Inferences a second, by the median time of one: what else the machine does in between is left out.
-fn finish(mut child: Child) -> Result<f64> {
-    let mut json = String::new();
-    if let Some(mut stdout) = child.stdout.take() {
-        stdout.read_to_string(&mut json)?;
-    }
-    ensure!(child.wait()?.success(), "vitlet bench failed");
-    let record: serde_json::Value = serde_json::from_str(&json)?;
-    let median = record["ms"]["median"].as_f64();
-    Ok(1e3 / median.context("vitlet bench prints a median")?)
-}
-
 fn report(model: &str, pairs: &[Pair], machine: &str) -> String {
-    let of = |figure: fn(&Pair) -> f64, part| quantile(pairs.iter().map(figure), part);
-    let ratio = |pair: &Pair| pair.threads / pair.processes;
+    let of = |figure: fn(&Pair) -> f64| median(pairs.iter().map(figure));
+    let ratios = pairs.iter().map(|pair| pair.threads / pair.processes);
     format!(
         "{model}, inferences a second by the median time, medians of {} pairs\n\
          {machine}\n\
          two processes of one thread  {:.1}\n\
          one process of two threads   {:.1}\n\
-         ratio, pair by pair          median {:.2}, quartiles {:.2} to {:.2}, all {:.2} to {:.2}\n",
+         ratio, pair by pair          {}\n",
         pairs.len(),
-        of(|pair| pair.processes, 0.5),
-        of(|pair| pair.threads, 0.5),
-        of(ratio, 0.5),
-        of(ratio, 0.25),
-        of(ratio, 0.75),
-        of(ratio, 0.0),
-        of(ratio, 1.0),
+        of(|pair| pair.processes),
+        of(|pair| pair.threads),
+        Spread::of(ratios),
     )
-}
-
-/// The CPU's name, the number of cores, the load and the day.
-fn machine(project: &Project) -> Result<String> {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let info = read("/proc/cpuinfo");
-    let name = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-        .map_or(std::env::consts::ARCH, |(_, name)| name);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let load = read("/proc/loadavg");
-    let load = load.split(' ').next().unwrap_or("?");
-    let date = cmd!(project.sh, "date --utc +%F").read()?;
-    Ok(format!(
-        "{name}, {cores} cores, load {load} at the end, {date}"
-    ))
 }
 
 #[cfg(test)]

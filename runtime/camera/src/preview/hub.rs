@@ -61,6 +61,10 @@ enum State {
 /// How often the sensors are read.
 const READINGS: Duration = Duration::from_secs(1);
 
+/// From one picture to the next at least: of a camera of 30 frames/s every one is shown, of one of 60 every other. A picture of 640×480
+/// takes milliseconds of a CPU that inference may need, and eyes do not see more of them.
+const PICTURES: Duration = Duration::from_millis(25);
+
 /// Where the pipeline and the server meet.
 #[derive(Debug)]
 pub(super) struct Hub {
@@ -99,6 +103,8 @@ pub(super) struct Counts {
     pub(super) connected: bool,
     pub(super) readings: Readings,
     read: Option<Instant>,
+    /// When a frame was last given to the picture maker.
+    pictured: Option<Instant>,
     rates: Rates,
 }
 
@@ -122,6 +128,7 @@ impl Hub {
                 connected: true,
                 readings: Readings::default(),
                 read: None,
+                pictured: None,
                 rates: Rates::default(),
             }),
         }
@@ -133,12 +140,24 @@ impl Hub {
         classified: &Classified<'_>,
         frame: CameraFrame,
     ) -> Option<CameraFrame> {
-        let shown = self.counts().add(classified, Instant::now());
+        let now = Instant::now();
+        let shown = self.counts().add(classified, now);
         self.shown.send_replace(Some(Arc::new(shown)));
-        if self.wanted.swap(false, Ordering::Relaxed) {
+        if self.is_picture_due(now) {
             return self.frames.replace(frame).or_else(|| self.spare_frame());
         }
         Some(frame)
+    }
+
+    /// Whether a viewer waits for a picture, and the last one was made long enough ago. If so, that was the last one.
+    fn is_picture_due(&self, now: Instant) -> bool {
+        let pictured = &mut self.counts().pictured;
+        let rests = pictured.is_some_and(|last| now.saturating_duration_since(last) < PICTURES);
+        let due = !rests && self.wanted.swap(false, Ordering::Relaxed);
+        if due {
+            *pictured = Some(now);
+        }
+        due
     }
 
     /// The pipeline's: something happened beside frames.
@@ -316,6 +335,32 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pictures_are_made_when_they_are_wanted_and_not_too_often() {
+        let hub = Hub::new(Hello {
+            model: String::new(),
+            kernel: String::new(),
+            threads: 1,
+            classes: 1,
+            input: (1, 1),
+            source: String::new(),
+            format: String::new(),
+            version: String::new(),
+        });
+        let start = Instant::now();
+        let at = |time: f64| start + PICTURES.mul_f64(time);
+        let due = |time, wanted| {
+            hub.wanted.fetch_or(wanted, Ordering::Relaxed);
+            hub.is_picture_due(at(time))
+        };
+        assert!(!due(0.0, false), "nobody looks");
+        assert!(due(0.1, true), "the first is made at once");
+        assert!(!due(0.2, true), "too soon");
+        assert!(!due(1.0, false), "still too soon");
+        assert!(due(1.2, false), "still wanted");
+        assert!(!due(9.0, false), "nobody looks any more");
+    }
 
     #[test]
     fn rates_are_of_the_last_seconds() {
