@@ -171,6 +171,22 @@ x86_token!(AvxVnni: "AVX2 and AVX-VNNI", "avx2" "avxvnni");
 #[cfg(target_arch = "x86_64")]
 x86_token!(Avx512Vnni: "AVX-512 F, BW, VL, VNNI and VBMI", "avx2" "avx512f" "avx512bw" "avx512vl" "avx512vnni" "avx512vbmi");
 
+#[cfg(target_arch = "x86_64")]
+impl Avx2 {
+    /// Runs portable code that the compiler makes AVX2 instructions of: `code`, and what is inlined in it.
+    ///
+    /// This is for crates that are to have no unsafe code of their own. The result is the same as without.
+    #[inline]
+    pub fn vectorise<R>(self, code: impl FnOnce() -> R) -> R {
+        #[target_feature(enable = "avx2")]
+        fn enabled<R>(code: impl FnOnce() -> R) -> R {
+            code()
+        }
+        // SAFETY: the token proves that the CPU has the instructions that the callee enables.
+        unsafe { enabled(code) }
+    }
+}
+
 impl Kernel {
     /// The reference kernel.
     pub const SCALAR: Self = Self::Scalar;

@@ -28,6 +28,7 @@ pub(crate) const PRECISION_BITS: u32 = 32 - 8 - 2;
 pub(crate) const HALF: i32 = 1 << (PRECISION_BITS - 1);
 
 /// A weighted sum that started from [`HALF`], as a byte.
+#[inline(always)]
 pub(crate) fn to_byte(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
@@ -120,6 +121,7 @@ pub(crate) fn to_word(value: i32) -> Word {
 }
 
 /// Loads what [`to_word`] stored.
+#[inline(always)]
 pub(crate) fn from_word(word: Word) -> i32 {
     i32::from_ne_bytes(word)
 }

@@ -121,9 +121,11 @@ impl<'a> Frame<'a> {
 
 /// Conversion to RGB, a row at a time.
 impl Frame<'_> {
-    /// Writes row `y` as RGB and one byte without meaning per pixel. `line` holds the frame's width of pixels.
-    pub(crate) fn write_row(&self, y: usize, line: &mut [[u8; 4]]) {
-        let row = self.row(y);
+    /// Writes pixels of row `y`, from the even one `x` on, as RGB and one byte without meaning, as many as `line` holds and the row has.
+    #[inline(always)]
+    pub(crate) fn write_row(&self, y: usize, x: usize, line: &mut [[u8; 4]]) {
+        // The row of a pair's format has a byte of Y for a pixel and two of U V for two: the first pixel is even.
+        let row = &self.row(y)[self.format.row_len(x as u32)..];
         match self.format {
             PixelFormat::Rgb8 => convert(row, line, |&[r, g, b]| [r, g, b, 0]),
             PixelFormat::Bgr8 => convert(row, line, |&[b, g, r]| [r, g, b, 0]),
@@ -134,19 +136,22 @@ impl Frame<'_> {
             }
             PixelFormat::Nv12 => {
                 let luma = row.as_chunks().0.iter();
-                let chroma = self.row(self.height as usize + y / 2).as_chunks().0.iter();
+                let chroma = &self.row(self.height as usize + y / 2)[x..];
+                let chroma = chroma.as_chunks().0.iter();
                 convert_yuv(luma.zip(chroma).map(|(&y, &uv)| (y, uv)), line);
             }
         }
     }
 
     /// Row `y` of the frame, planes counted on, without its padding.
+    #[inline(always)]
     fn row(&self, y: usize) -> &[u8] {
         &self.data[y * self.stride..][..self.format.row_len(self.width)]
     }
 }
 
 /// Converts pixels of `N` bytes.
+#[inline(always)]
 fn convert<const N: usize>(row: &[u8], line: &mut [[u8; 4]], pixel: impl Fn(&[u8; N]) -> [u8; 4]) {
     for (out, bytes) in line.iter_mut().zip(row.as_chunks().0) {
         *out = pixel(bytes);
@@ -154,6 +159,7 @@ fn convert<const N: usize>(row: &[u8], line: &mut [[u8; 4]], pixel: impl Fn(&[u8
 }
 
 /// Converts pairs of pixels (two Y, one U V); of the last pair one pixel may lie outside the line.
+#[inline(always)]
 fn convert_yuv(pairs: impl Iterator<Item = ([u8; 2], [u8; 2])>, line: &mut [[u8; 4]]) {
     let (whole, odd) = line.as_chunks_mut::<2>();
     let mut pairs = pairs;
@@ -168,6 +174,7 @@ fn convert_yuv(pairs: impl Iterator<Item = ([u8; 2], [u8; 2])>, line: &mut [[u8;
 /// ITU-R BT.601, limited range (Y 16..=235, U and V 16..=240), with 8 fractional bits: the formula of Microsoft's
 /// "Recommended 8-Bit YUV Formats for Video Rendering" ("Converting 8-bit YUV to RGB888"). This is what V4L2 means by
 /// the default encoding of a camera's `YUYV` and `NV12`. Chroma is repeated, not interpolated.
+#[inline(always)]
 fn yuv_to_rgb(y: u8, [u, v]: [u8; 2]) -> [u8; 4] {
     let (c, d, e) = (i32::from(y) - 16, i32::from(u) - 128, i32::from(v) - 128);
     let byte = |sum: i32| ((sum + 128) >> 8).clamp(0, 255) as u8;

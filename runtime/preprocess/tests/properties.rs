@@ -305,14 +305,17 @@ fn refusals() {
 /// The figures in the documentation of `scratch_len`.
 #[test]
 fn scratch_is_small() {
-    let preprocess = Preprocess::new(224, 224, Resize::Squash, Interpolation::Bilinear).unwrap();
-    let kilobytes = |width, height| {
-        preprocess
+    let kilobytes = |resize, width, height| {
+        Preprocess::new(224, 224, resize, Interpolation::Bilinear)
+            .unwrap()
             .scratch_len(width, height)
             .unwrap()
             .div_ceil(1000)
     };
-    assert_eq!((kilobytes(640, 480), kilobytes(4000, 3000)), (39, 203));
+    for (resize, frame, photo) in [(Resize::Squash, 39, 203), (Resize::ShortSide(256), 29, 141)] {
+        assert_eq!(kilobytes(resize, 640, 480), frame);
+        assert_eq!(kilobytes(resize, 4000, 3000), photo);
+    }
 }
 
 /// FNV-1a, 64 bits.
