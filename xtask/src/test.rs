@@ -42,7 +42,8 @@ const CPUS: [Cpu; 3] = [
         step: "tests, cortex-a76",
         name: "cortex-a76",
         kernels: "scalar,neon,neon-dotprod",
-        packages: &NO_STD,
+        // Plans are read, and frames resized, by the code that ran on the CPU before.
+        packages: &["vitlet-kernels", "vitlet-engine"],
     },
     Cpu {
         step: "tests, max (i8mm)",
