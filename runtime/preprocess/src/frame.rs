@@ -124,7 +124,7 @@ impl Frame<'_> {
     /// Writes pixels of row `y`, from the even one `x` on, as RGB and one byte without meaning, as many as `line` holds and the row has.
     #[inline(always)]
     pub(crate) fn write_row(&self, y: usize, x: usize, line: &mut [[u8; 4]]) {
-        // The row of a pair's format has a byte of Y for a pixel and two of U V for two: the first pixel is even.
+        // So many bytes lie before it in every format, since an even pixel begins a pair.
         let row = &self.row(y)[self.format.row_len(x as u32)..];
         match self.format {
             PixelFormat::Rgb8 => convert(row, line, |&[r, g, b]| [r, g, b, 0]),
