@@ -5,6 +5,8 @@
 //! system. The resampling is Pillow's (`Image.resize` with `BILINEAR` or `BICUBIC`) and the geometry is torchvision's
 //! (`Resize` then `CenterCrop`), because models are trained behind those two; see the `filter` module for the definition.
 //!
+//! The code is portable. On x86-64, where programs are compiled for SSE2, it runs as AVX2 if the CPU has that (`resample`).
+//!
 //! Nothing is allocated: the caller asks [`Preprocess::scratch_len`] how much working memory a frame size needs.
 //!
 //! ```
