@@ -55,7 +55,16 @@ pub enum PreprocessError {
         /// Bytes needed; `None` if that does not fit in this machine's addresses.
         need: Option<usize>,
     },
-    /// The output buffer has not the length of the model's input image.
+    /// The rows asked for are not rows of the model's input image.
+    Rows {
+        /// The first row.
+        start: u32,
+        /// The one after the last.
+        end: u32,
+        /// Rows of the image.
+        height: u32,
+    },
+    /// The output buffer has not the length of the model's input image, or of the rows of it that are asked for.
     Output {
         /// Bytes given.
         have: usize,
@@ -103,6 +112,10 @@ impl fmt::Display for PreprocessError {
             Self::Scratch { have, need } => {
                 write_short(f, "scratch", " (Preprocess::scratch_len)", have, need)
             }
+            Self::Rows { start, end, height } => write!(
+                f,
+                "rows {start} to {end} of an image of {height}: give a start no larger than the end, and an end of at most {height}"
+            ),
             Self::Output { have, need } => {
                 write_short(f, "output image", " (width*height*3)", have, need)
             }

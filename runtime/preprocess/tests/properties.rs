@@ -3,6 +3,7 @@
 
 use fast_image_resize as fir;
 use proptest::prelude::*;
+use std::ops::Range;
 use vitlet_preprocess::{
     Frame, Interpolation, MAX_SIDE, PixelFormat, Preprocess, PreprocessError, Resize,
 };
@@ -107,6 +108,31 @@ proptest! {
         padded.pop();
         let short = Frame::new(format, width, height, row_len + padding, &padded);
         prop_assert!(matches!(short, Err(PreprocessError::FrameBytes { .. })), "{:?}", short);
+    }
+
+    #[test]
+    fn an_image_made_in_parts_is_the_same(
+        preprocess in any_preprocess(),
+        format in prop::sample::select(&FORMATS[..]),
+        width in side(),
+        height in side(),
+        cuts in prop::array::uniform2(0..=80_u32),
+        seed in any::<u32>(),
+    ) {
+        let stride = format.row_len(width);
+        let data = noise(frame_len(format, height, stride), seed);
+        let frame = Frame::new(format, width, height, stride, &data).unwrap();
+        let mut cuts = cuts.map(|cut| cut.min(preprocess.height()));
+        cuts.sort_unstable();
+        let [first, second] = cuts;
+        let mut scratch = vec![0xA5; preprocess.scratch_len(width, height).unwrap()];
+        let mut out = Vec::new();
+        for rows in [0..first, first..second, second..preprocess.height()] {
+            let mut part = vec![0x5A; rows.len() * preprocess.width() as usize * 3];
+            preprocess.run_rows(&frame, rows, &mut scratch, &mut part).unwrap();
+            out.extend(part);
+        }
+        prop_assert_eq!(out, run(&preprocess, &frame));
     }
 
     /// fast_image_resize makes the vertical pass first, so rounding between the passes falls differently: one step for
@@ -295,6 +321,19 @@ fn refusals() {
         preprocess.run(&frame, &mut scratch, &mut [0; 47]),
         Err(PreprocessError::Output { .. })
     ));
+    for rows in [0..5, 5..5, Range { start: 3, end: 2 }] {
+        assert!(matches!(
+            preprocess.run_rows(&frame, rows, &mut scratch, &mut [0; 48]),
+            Err(PreprocessError::Rows { height: 4, .. })
+        ));
+    }
+    let error = preprocess
+        .run_rows(&frame, 1..3, &mut scratch, &mut [0; 25])
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "output image has 25 bytes, 24 are needed (width*height*3)"
+    );
     let error = Frame::new(PixelFormat::Yuyv, 5, 2, 11, &[0; 24]).unwrap_err();
     assert_eq!(
         error.to_string(),
