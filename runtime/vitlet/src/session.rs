@@ -118,7 +118,7 @@ impl<'m> Session<'m> {
         self.cores
     }
 
-    /// Classifies a photo: the plan's preprocessing, then the network. `k` classes are returned, or as many as there are.
+    /// Classifies a photo: the plan's preprocessing, then the network, both split over the threads. `k` classes are returned, or as many as there are.
     ///
     /// # Errors
     /// If the photo's sides are not within 1 to 16384 pixels.
@@ -136,7 +136,8 @@ impl<'m> Session<'m> {
         k: usize,
     ) -> Result<Classification<'m>, Error> {
         let start = Instant::now();
-        self.preprocessor.run(frame, &mut self.image)?;
+        self.preprocessor
+            .run_on(&&self.pool, frame, &mut self.image)?;
         let preprocess = start.elapsed();
         let start = Instant::now();
         let mut engine = Engine::with_threads(&self.plan, self.kernel.kernel, &self.pool);
@@ -302,7 +303,7 @@ impl Outputs {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::Model;
+    use crate::{MAX_THREADS, Model, PixelFormat};
     use vitlet_plan::testing::{TINY_CLASSES, tiny_image, tiny_plan};
 
     fn options(kernel: Kernel, threads: usize) -> Options {
@@ -350,6 +351,27 @@ mod tests {
         session.run(&image).unwrap();
         assert_eq!(session.output_hash(), hash);
         assert_eq!(session.dequantised().len(), TINY_CLASSES);
+    }
+
+    #[test]
+    fn threads_share_a_frames_preprocessing() {
+        let model = Model::from_bytes(&tiny_plan(3), "tiny");
+        let plan = model.plan().unwrap();
+        let pixels: Vec<u8> = (0..50 * 40 * 2).map(|i| (i * 7) as u8).collect();
+        let frame = Frame::new(PixelFormat::Yuyv, 50, 40, 100, &pixels).unwrap();
+        let mut image = vec![0; 16 * 16 * 3];
+        let mut preprocessor = Preprocessor::new(plan.preprocess());
+        preprocessor.run(&frame, &mut image).unwrap();
+        for threads in [1, 2, 3, MAX_THREADS] {
+            let mut session = Session::new(&plan, &options(Kernel::detect(), threads)).unwrap();
+            session.classify_frame(&frame, 1).unwrap();
+            assert!(session.image == image, "{threads} threads");
+        }
+        let error = preprocessor.run(&frame, &mut image[1..]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "output image has 767 bytes, 768 are needed (width*height*3)"
+        );
     }
 
     #[test]
