@@ -27,8 +27,8 @@ struct State<T> {
 /// What a waiting taker got.
 #[derive(Debug)]
 pub(crate) enum Taken<T> {
-    /// A value, and when it was taken.
-    Value(T, Instant),
+    /// A value, the number of its take, from 1, and when it was taken.
+    Value(T, u64, Instant),
     /// Nothing so far.
     Nothing,
     /// Nothing, and nothing will come.
@@ -110,7 +110,7 @@ impl<T> Slot<T> {
             .unwrap_or_else(PoisonError::into_inner);
         // Within the lock, so that whoever handed the value over goes on after this time.
         match self.take_from(&mut state) {
-            Some(value) => Taken::Value(value, Instant::now()),
+            Some(value) => Taken::Value(value, state.takes, Instant::now()),
             None if state.closed => Taken::Closed,
             None => Taken::Nothing,
         }

@@ -68,7 +68,8 @@ pub use format::Format;
 pub use frame::{CameraFrame, Layout};
 pub use meter::{Meter, Percentiles};
 pub use pipeline::{
-    Classified, Meters, Notice, Observer, PipelineOptions, Reason, Stop, Summary, Times, run,
+    Classified, Meters, Notice, Observer, PipelineOptions, Preprocessing, Reason, Stop, Summary,
+    Times, run,
 };
 pub use preview::{Hello, Preview, PreviewAddress};
 pub use record::{Milliseconds, Top};

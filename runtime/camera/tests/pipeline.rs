@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use vitlet::{Frame, Model, Options, PixelFormat, Session};
 use vitlet_camera::{
     CameraError, CameraFrame, Classified, Description, Layout, Notice, Observer, PipelineOptions,
-    Reason, Source, SourceSettings, Step, Stop, Summary, Uri,
+    Preprocessing, Reason, Source, SourceSettings, Step, Stop, Summary, Uri,
 };
 use vitlet_plan::testing::tiny_plan;
 
@@ -154,124 +154,142 @@ fn run(
     vitlet_camera::run(Box::new(source), &mut session, options, stop, log)
 }
 
+/// Frames are preprocessed beside inference, and between two.
+fn both() -> [PipelineOptions; 2] {
+    [Preprocessing::Beside, Preprocessing::Between].map(|preprocessing| PipelineOptions {
+        preprocessing: Some(preprocessing),
+        ..PipelineOptions::default()
+    })
+}
+
+#[test]
+fn a_free_cpu_preprocesses() {
+    let cpus = thread::available_parallelism().unwrap().get();
+    for (threads, expected) in [
+        (cpus - 1, Preprocessing::Beside),
+        (cpus, Preprocessing::Between),
+        (cpus + 1, Preprocessing::Between),
+    ] {
+        assert_eq!(Preprocessing::for_threads(threads), expected);
+    }
+}
+
 #[test]
 fn every_frame_of_a_file_is_classified_as_without_a_pipeline() {
-    let mut log = Log::default();
-    let source = scripted([Script::Frame; 200], false);
-    let summary = run(source, &PipelineOptions::default(), &Stop::new(), &mut log).unwrap();
-    assert_eq!(summary.reason, Reason::End);
-    assert_eq!((summary.frames, summary.captured), (200, 200));
-    assert_eq!((summary.dropped, summary.damaged, summary.late), (0, 0, 0));
-    assert_eq!(summary.meters.inference.count(), 200);
+    for options in both() {
+        let mut log = Log::default();
+        let source = scripted([Script::Frame; 200], false);
+        let summary = run(source, &options, &Stop::new(), &mut log).unwrap();
+        assert_eq!(summary.reason, Reason::End);
+        assert_eq!((summary.frames, summary.captured), (200, 200));
+        assert_eq!((summary.dropped, summary.damaged, summary.late), (0, 0, 0));
+        assert_eq!(summary.meters.inference.count(), 200);
 
-    let model = Model::from_bytes(&tiny_plan(3), "tiny");
-    let mut session = Session::new(&model.plan().unwrap(), &Options::default()).unwrap();
-    for (number, (got, hash, _)) in log.frames.iter().enumerate() {
-        assert_eq!(*got, number as u64);
-        let pixels = pixels(*got);
-        let frame = Frame::new(PixelFormat::Rgb8, SIDE, SIDE, SIDE as usize * 3, &pixels).unwrap();
-        session.classify_frame(&frame, 1).unwrap();
-        assert_eq!(*hash, session.output_hash().to_string());
+        let model = Model::from_bytes(&tiny_plan(3), "tiny");
+        let mut session = Session::new(&model.plan().unwrap(), &Options::default()).unwrap();
+        for (number, (got, hash, _)) in log.frames.iter().enumerate() {
+            assert_eq!(*got, number as u64);
+            let pixels = pixels(*got);
+            let frame =
+                Frame::new(PixelFormat::Rgb8, SIDE, SIDE, SIDE as usize * 3, &pixels).unwrap();
+            session.classify_frame(&frame, 1).unwrap();
+            assert_eq!(*hash, session.output_hash().to_string());
+        }
     }
 }
 
 #[test]
 fn of_a_live_source_only_the_latest_frame_is_kept() {
-    let gate = Arc::new(Mutex::new(()));
-    let closed = gate.lock().unwrap();
-    let mut source = scripted([Script::Frame; 1000], true);
-    source.gate = Some(Arc::clone(&gate));
-    let mut log = Log {
-        slow: Some(Duration::from_millis(1)),
-        ..Log::default()
-    };
-    let stop = Stop::new();
-    let summary = thread::scope(|scope| {
-        let running =
-            scope.spawn(|| run(source, &PipelineOptions::default(), &stop, &mut log).unwrap());
-        drop(closed);
-        running.join().unwrap()
-    });
-    assert_eq!(summary.captured, 1000);
-    assert_eq!(summary.frames + summary.dropped, 1000);
-    assert!(summary.dropped > 0);
-    assert_eq!(summary.late, 0);
-    // In order, and the last one that came is the last one that was classified.
-    assert!(log.frames.is_sorted_by(|a, b| a.0 < b.0));
-    assert_eq!(log.frames.last().unwrap().0, 999);
+    for options in both() {
+        let gate = Arc::new(Mutex::new(()));
+        let closed = gate.lock().unwrap();
+        let mut source = scripted([Script::Frame; 1000], true);
+        source.gate = Some(Arc::clone(&gate));
+        let mut log = Log {
+            slow: Some(Duration::from_millis(1)),
+            ..Log::default()
+        };
+        let stop = Stop::new();
+        let summary = thread::scope(|scope| {
+            let running = scope.spawn(|| run(source, &options, &stop, &mut log).unwrap());
+            drop(closed);
+            running.join().unwrap()
+        });
+        assert_eq!(summary.captured, 1000);
+        assert_eq!(summary.frames + summary.dropped, 1000);
+        assert!(summary.dropped > 0);
+        assert_eq!(summary.late, 0);
+        // In order, and the last one that came is the last one that was classified.
+        assert!(log.frames.is_sorted_by(|a, b| a.0 < b.0));
+        assert_eq!(log.frames.last().unwrap().0, 999);
+    }
 }
 
 #[test]
 fn a_live_source_that_is_faster_is_never_late() {
-    let uri = Uri::parse("test:").unwrap();
-    let settings = SourceSettings {
-        size: Some((64, 48)),
-        per_s: Some(2000.0),
-        ..SourceSettings::default()
-    };
-    let model = Model::from_bytes(&tiny_plan(3), "tiny");
-    let mut session = Session::new(&model.plan().unwrap(), &Options::default()).unwrap();
-    let source = vitlet_camera::open(&uri, &settings).unwrap();
-    let options = PipelineOptions {
-        frames: Some(300),
-        ..PipelineOptions::default()
-    };
-    let mut log = Log::default();
-    let summary =
-        vitlet_camera::run(source, &mut session, &options, &Stop::new(), &mut log).unwrap();
-    assert_eq!((summary.reason, summary.frames), (Reason::Frames, 300));
-    assert_eq!(summary.late, 0);
-    assert!(log.frames.iter().all(|(_, _, late)| !late));
+    for options in both() {
+        let uri = Uri::parse("test:").unwrap();
+        let settings = SourceSettings {
+            size: Some((64, 48)),
+            per_s: Some(2000.0),
+            ..SourceSettings::default()
+        };
+        let model = Model::from_bytes(&tiny_plan(3), "tiny");
+        let mut session = Session::new(&model.plan().unwrap(), &Options::default()).unwrap();
+        let source = vitlet_camera::open(&uri, &settings).unwrap();
+        let options = PipelineOptions {
+            frames: Some(300),
+            ..options
+        };
+        let mut log = Log::default();
+        let summary =
+            vitlet_camera::run(source, &mut session, &options, &Stop::new(), &mut log).unwrap();
+        assert_eq!((summary.reason, summary.frames), (Reason::Frames, 300));
+        assert_eq!(summary.late, 0);
+        assert!(log.frames.iter().all(|(_, _, late)| !late));
+    }
 }
 
 #[test]
 fn damaged_frames_and_lost_cameras_are_told_of_and_cost_nothing_else() {
-    use Script::{Damaged, Found, Frame, Lost, Undecodable};
-    let script = [Frame, Damaged, Lost, Found, Undecodable, Frame];
-    let mut log = Log::default();
-    let summary = run(
-        scripted(script, false),
-        &PipelineOptions::default(),
-        &Stop::new(),
-        &mut log,
-    )
-    .unwrap();
-    assert_eq!((summary.frames, summary.damaged), (2, 2));
-    assert_eq!(log.notices.len(), 4, "{:?}", log.notices);
-    assert!(
-        log.notices
-            .iter()
-            .any(|told| told == "lost: script: unplugged")
-    );
-    assert!(log.notices.iter().any(|told| told == "found"));
-    assert!(
-        log.notices
-            .iter()
-            .any(|told| told.contains("neither a JPEG nor a PNG"))
-    );
+    for options in both() {
+        use Script::{Damaged, Found, Frame, Lost, Undecodable};
+        let script = [Frame, Damaged, Lost, Found, Undecodable, Frame];
+        let mut log = Log::default();
+        let summary = run(scripted(script, false), &options, &Stop::new(), &mut log).unwrap();
+        assert_eq!((summary.frames, summary.damaged), (2, 2));
+        assert_eq!(log.notices.len(), 4, "{:?}", log.notices);
+        assert!(
+            log.notices
+                .iter()
+                .any(|told| told == "lost: script: unplugged")
+        );
+        assert!(log.notices.iter().any(|told| told == "found"));
+        assert!(
+            log.notices
+                .iter()
+                .any(|told| told.contains("neither a JPEG nor a PNG"))
+        );
+    }
 }
 
 #[test]
 fn errors_end_it_after_what_came_before() {
-    let mut log = Log::default();
-    let script = [Script::Frame, Script::Frame, Script::Fail];
-    let error = run(
-        scripted(script, false),
-        &PipelineOptions::default(),
-        &Stop::new(),
-        &mut log,
-    )
-    .unwrap_err();
-    assert!(matches!(error, CameraError::Gone { .. }));
+    for options in both() {
+        let mut log = Log::default();
+        let script = [Script::Frame, Script::Frame, Script::Fail];
+        let error = run(scripted(script, false), &options, &Stop::new(), &mut log).unwrap_err();
+        assert!(matches!(error, CameraError::Gone { .. }));
 
-    let mut log = Log {
-        enough: Some(3),
-        ..Log::default()
-    };
-    let source = scripted([Script::Frame; 50], false);
-    let error = run(source, &PipelineOptions::default(), &Stop::new(), &mut log).unwrap_err();
-    assert!(error.to_string().starts_with("enough"));
-    assert_eq!(log.frames.len(), 3);
+        let mut log = Log {
+            enough: Some(3),
+            ..Log::default()
+        };
+        let source = scripted([Script::Frame; 50], false);
+        let error = run(source, &options, &Stop::new(), &mut log).unwrap_err();
+        assert!(error.to_string().starts_with("enough"));
+        assert_eq!(log.frames.len(), 3);
+    }
 }
 
 /// A pipe whose writer has stopped.
@@ -292,26 +310,21 @@ impl Source for Silent {
 
 #[test]
 fn it_stops_though_its_source_never_returns() {
-    let stop = Stop::new();
-    let waiting = Arc::new(AtomicBool::new(false));
-    let source = Silent(Arc::clone(&waiting));
-    let summary = thread::scope(|scope| {
-        let running = scope.spawn(|| {
-            run(
-                source,
-                &PipelineOptions::default(),
-                &stop,
-                &mut Log::default(),
-            )
-            .unwrap()
+    for options in both() {
+        let stop = Stop::new();
+        let waiting = Arc::new(AtomicBool::new(false));
+        let source = Silent(Arc::clone(&waiting));
+        let summary = thread::scope(|scope| {
+            let running =
+                scope.spawn(|| run(source, &options, &stop, &mut Log::default()).unwrap());
+            while !waiting.load(Ordering::Relaxed) {
+                thread::yield_now();
+            }
+            stop.request();
+            running.join().unwrap()
         });
-        while !waiting.load(Ordering::Relaxed) {
-            thread::yield_now();
-        }
-        stop.request();
-        running.join().unwrap()
-    });
-    assert_eq!((summary.reason, summary.frames), (Reason::Stopped, 0));
+        assert_eq!((summary.reason, summary.frames), (Reason::Stopped, 0));
+    }
 }
 
 /// A source that panics.
@@ -329,9 +342,10 @@ impl Source for Broken {
 
 #[test]
 fn a_source_that_panics_does_not_hang_it() {
-    let options = PipelineOptions::default();
-    let summary = run(Broken, &options, &Stop::new(), &mut Log::default()).unwrap();
-    assert_eq!(summary.frames, 0);
+    for options in both() {
+        let summary = run(Broken, &options, &Stop::new(), &mut Log::default()).unwrap();
+        assert_eq!(summary.frames, 0);
+    }
 }
 
 #[test]
@@ -359,15 +373,16 @@ fn scores_below_the_threshold_are_not_reported() {
         vitlet_camera::run(source, &mut session, &options, &Stop::new(), &mut most).unwrap();
         most.0
     };
-    let options = PipelineOptions::default();
-    assert_eq!(most(options), 5);
-    assert_eq!(most(PipelineOptions { k: 2, ..options }), 2);
-    let threshold = 1.0;
-    assert_eq!(
-        most(PipelineOptions {
-            threshold,
-            ..options
-        }),
-        0
-    );
+    for options in both() {
+        assert_eq!(most(options), 5);
+        assert_eq!(most(PipelineOptions { k: 2, ..options }), 2);
+        let threshold = 1.0;
+        assert_eq!(
+            most(PipelineOptions {
+                threshold,
+                ..options
+            }),
+            0
+        );
+    }
 }

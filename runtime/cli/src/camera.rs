@@ -175,6 +175,7 @@ fn watch(uri: &str, args: &Args, out: &mut Out) -> anyhow::Result<Outcome> {
         threshold: args.threshold,
         smoothing: args.smoothing,
         frames: args.frames,
+        preprocessing: None,
     };
     let summary = vitlet_camera::run(source, &mut session, &options, &stop, &mut screen)?;
     screen.end(&summary)?;
