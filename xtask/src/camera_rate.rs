@@ -47,8 +47,8 @@ struct Pair {
 
 pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
     let program = dist::chosen(project, args.program.as_deref())?;
-    let bench = || bench_per_s(&Running::start(bench(&program, args))?.finish()?);
-    let camera = || camera_per_s(&Running::start(camera(&program, args))?.finish()?);
+    let bench = || bench_per_s(&Running::start(project, bench(&program, args))?.finish()?);
+    let camera = || camera_per_s(&Running::start(project, camera(&program, args))?.finish()?);
     println!("    bench   camera  ratio");
     let mut pairs = Vec::new();
     for index in 0..args.pairs {
@@ -70,7 +70,7 @@ pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
         pairs.push(pair);
     }
     let machine = Machine::this(project)?.now(project)?;
-    print!("{}", report(args.threads, &pairs, &machine));
+    print!("{}", report(args, &pairs, &machine));
     Ok(())
 }
 
@@ -98,8 +98,8 @@ fn camera_per_s(records: &str) -> Result<f64> {
         value.with_context(|| format!("no {name} in vitlet camera's last record: {end}"))
     };
     ensure!(
-        number("dropped")? > number("frames")?,
-        "the source was not twice as fast as inference: {end}"
+        10.0 * number("dropped")? > number("frames")?,
+        "the source was not faster than inference; give it more --fps: {end}"
     );
     number("per_s")
 }
@@ -110,14 +110,16 @@ impl Pair {
     }
 }
 
-fn report(threads: usize, pairs: &[Pair], machine: &str) -> String {
+fn report(args: &Args, pairs: &[Pair], machine: &str) -> String {
     let of = |figure: fn(&Pair) -> f64| median(pairs.iter().map(figure));
     format!(
-        "threads of an inference: {threads}; medians of {} pairs\n\
+        "threads of an inference: {}; a source of {} frames/s; medians of {} pairs\n\
          {machine}\n\
          vitlet bench, 1000/median ms   {:.1}\n\
          vitlet camera, frames/s        {:.1}\n\
          ratio, pair by pair            {}\n",
+        args.threads,
+        args.fps,
         pairs.len(),
         of(|pair| pair.bench),
         of(|pair| pair.camera),
@@ -133,7 +135,14 @@ mod tests {
     fn ratios_are_taken_pair_by_pair() {
         let pairs = [(100.0, 90.0), (10.0, 9.5), (50.0, 40.0)];
         let pairs = pairs.map(|(bench, camera)| Pair { bench, camera });
-        let report = report(1, &pairs, "a machine");
+        let args = Args {
+            pairs: 3,
+            frames: 400,
+            threads: 1,
+            fps: 1000,
+            program: None,
+        };
+        let report = report(&args, &pairs, "a machine");
         assert!(report.contains("1000/median ms   50.0\n"), "{report}");
         assert!(report.contains("frames/s        40.0\n"), "{report}");
         assert!(report.contains("median 0.90"), "{report}");
@@ -147,7 +156,8 @@ mod tests {
             )
         };
         assert_eq!(camera_per_s(&records(900))?, 99.5);
-        assert!(camera_per_s(&records(400)).is_err());
+        assert_eq!(camera_per_s(&records(41))?, 99.5);
+        assert!(camera_per_s(&records(40)).is_err());
         assert!(camera_per_s("").is_err());
         Ok(())
     }

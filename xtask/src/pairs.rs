@@ -1,41 +1,55 @@
 //! Programs that are timed in turns, and the ratio pair by pair: what else the machine does meets both of a pair.
 
 use std::fmt;
-use std::io::Read as _;
+use std::fs::{self, File};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use crate::project::Project;
 use crate::quantile::quantile;
 
-/// A program that runs. Its output must fit in a pipe, or be read by [`Running::finish`] at once.
+/// A program that runs. It prints to a file: a reader of a pipe would be woken for every line, and take time from what is measured.
 pub(crate) struct Running {
     child: Child,
     name: String,
+    printed: PathBuf,
 }
 
 impl Running {
-    pub(crate) fn start(mut command: Command) -> Result<Self> {
+    pub(crate) fn start(project: &Project, mut command: Command) -> Result<Self> {
         let name = command.get_program().display().to_string();
+        let printed = project.scratch()?.join(file_name());
         let child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(File::create(&printed)?)
             .spawn()
             .with_context(|| format!("{name} cannot be run"))?;
-        Ok(Self { child, name })
+        Ok(Self {
+            child,
+            name,
+            printed,
+        })
     }
 
     /// Waits for its end: what it printed.
     pub(crate) fn finish(mut self) -> Result<String> {
-        let mut output = String::new();
-        if let Some(mut stdout) = self.child.stdout.take() {
-            stdout.read_to_string(&mut output)?;
-        }
         let status = self.child.wait()?;
+        let output = fs::read_to_string(&self.printed)?;
+        fs::remove_file(&self.printed)?;
         ensure!(status.success(), "{} failed: {status}", self.name);
         Ok(output)
     }
+}
+
+/// Of this process and this program alone: two may run together.
+fn file_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("printed-{}-{number}.txt", std::process::id())
 }
 
 /// Inferences a second in the record of `vitlet bench`, by the median time of one: what else the machine does in between is left out.
@@ -92,9 +106,17 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_program_that_fails_is_named() {
-        let running = Running::start(Command::new("false"));
-        let error = running.and_then(Running::finish).map_err(|e| e.to_string());
+    fn what_a_program_prints_is_returned() -> Result<()> {
+        let project = Project::find()?;
+        let mut command = Command::new("echo");
+        command.arg("yes");
+        let running = Running::start(&project, command)?;
+        let printed = running.printed.clone();
+        assert_eq!(running.finish()?, "yes\n");
+        assert!(!printed.exists());
+        let failing = Running::start(&project, Command::new("false"))?;
+        let error = failing.finish().map_err(|e| e.to_string());
         assert!(error.is_err_and(|error| error.starts_with("false failed")));
+        Ok(())
     }
 }

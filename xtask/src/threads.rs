@@ -57,10 +57,13 @@ pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
     };
     let mut pairs = Vec::new();
     for _ in 0..args.pairs {
-        let together = [Running::start(bench(1))?, Running::start(bench(1))?];
+        let together = [
+            Running::start(project, bench(1))?,
+            Running::start(project, bench(1))?,
+        ];
         let finish = |running: Running| bench_per_s(&running.finish()?);
         let processes = together.into_iter().map(finish).sum::<Result<f64>>()?;
-        let threads = finish(Running::start(bench(2))?)?;
+        let threads = finish(Running::start(project, bench(2))?)?;
         println!("{processes:8.1} {threads:8.1} {:6.2}", threads / processes);
         pairs.push(Pair { processes, threads });
     }
