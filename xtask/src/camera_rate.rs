@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Frames a second of the source
     #[arg(long, value_name = "RATE", default_value_t = 1000)]
     fps: u32,
+    /// The pictures' size
+    #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "640x480", value_parser = size)]
+    size: (u32, u32),
     /// The program to measure [default: target/release/vitlet, built anew]
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
@@ -74,6 +77,12 @@ pub(crate) fn verb(project: &Project, args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// 640 and 480 from `640x480`.
+fn size(text: &str) -> Result<(u32, u32)> {
+    let (width, height) = text.split_once('x').context("write it as 640x480")?;
+    Ok((width.parse()?, height.parse()?))
+}
+
 fn bench(program: &Path, args: &Args) -> Command {
     let mut command = Command::new(program);
     command.args(["bench", "--json", "--iterations", &args.frames.to_string()]);
@@ -84,6 +93,13 @@ fn bench(program: &Path, args: &Args) -> Command {
 fn camera(program: &Path, args: &Args) -> Command {
     let mut command = Command::new(program);
     command.args(["camera", "test:", "--json", "--fps", &args.fps.to_string()]);
+    let (width, height) = args.size;
+    command.args([
+        "--width",
+        &width.to_string(),
+        "--height",
+        &height.to_string(),
+    ]);
     command.args(["--frames", &args.frames.to_string()]);
     command.args(["--threads", &args.threads.to_string()]);
     command
@@ -111,9 +127,10 @@ impl Pair {
 }
 
 fn report(args: &Args, pairs: &[Pair], machine: &str) -> String {
+    let (width, height) = args.size;
     let of = |figure: fn(&Pair) -> f64| median(pairs.iter().map(figure));
     format!(
-        "threads of an inference: {}; a source of {} frames/s; medians of {} pairs\n\
+        "threads of an inference: {}; a source of {} frames/s of {width}x{height}; medians of {} pairs\n\
          {machine}\n\
          vitlet bench, 1000/median ms   {:.1}\n\
          vitlet camera, frames/s        {:.1}\n\
@@ -140,12 +157,24 @@ mod tests {
             frames: 400,
             threads: 1,
             fps: 1000,
+            size: (640, 480),
             program: None,
         };
         let report = report(&args, &pairs, "a machine");
+        assert!(report.contains("1000 frames/s of 640x480"), "{report}");
         assert!(report.contains("1000/median ms   50.0\n"), "{report}");
         assert!(report.contains("frames/s        40.0\n"), "{report}");
         assert!(report.contains("median 0.90"), "{report}");
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        assert!(size("320x240").is_ok_and(|size| size == (320, 240)));
+        assert!(
+            ["320", "x240", "320*240"]
+                .iter()
+                .all(|text| size(text).is_err())
+        );
     }
 
     #[test]

@@ -11,4 +11,6 @@ watch() {
     done
 }
 watch tiny -m $TINY --frames 100
+# As many threads as the machine has CPUs: frames are preprocessed between inferences.
+watch between -m $TINY --threads 2 --frames 100
 watch real --frames 8
