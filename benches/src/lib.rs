@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo bench -p vitlet-benches                            # all of it
 //! cargo bench -p vitlet-benches --bench models
+//! cargo bench -p vitlet-benches --bench preprocess          # resizing a camera's frame
 //! cargo bench -p vitlet-benches --bench kernels -- depthwise
 //! cargo bench -p vitlet-benches --bench kernels -- 'linear.*avx2'
 //! cargo bench -p vitlet-benches -- --save-baseline before   # then change something, and

@@ -210,7 +210,8 @@ fn resample(
     run_passes(layout, frame, rows, scratch, out);
 }
 
-/// Runs both passes for some of the image's rows. What is called from here is inlined, so that it is compiled for its caller's instruction set.
+/// Runs both passes for some of the image's rows. What is called from here is inlined, so that it is compiled for its caller's
+/// instruction set.
 #[inline(always)]
 fn run_passes(
     layout: &Layout,
@@ -268,7 +269,7 @@ fn prepare_filters(layout: &Layout, filters: &mut [Word]) {
     }
 }
 
-/// Puts a row's pixels into one lane of their columns: several at a time, so that the stores' places are constants.
+/// Puts a row's pixels into one lane, below [`ROWS`], of their columns: several at a time, so that the stores' places are constants.
 #[inline(always)]
 fn put_lane(line: &[Pixel], lane: usize, lines: &mut [Block]) {
     let (line, line_end) = line.as_chunks::<COLUMNS>();

@@ -118,7 +118,8 @@ impl<'m> Session<'m> {
         self.cores
     }
 
-    /// Classifies a photo: the plan's preprocessing, then the network, both split over the threads. `k` classes are returned, or as many as there are.
+    /// Classifies a photo: the plan's preprocessing, then the network, both split over the threads. `k` classes are returned, or as many
+    /// as there are.
     ///
     /// # Errors
     /// If the photo's sides are not within 1 to 16384 pixels.

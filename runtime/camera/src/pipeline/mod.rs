@@ -24,13 +24,13 @@
 //! never should be true.
 //!
 //! Memory: six frames at most (one being captured, one in the slot, one preprocessed, one classified, and two in the preview), used again
-//! and again, and two images of the model's size.
+//! and again, and two images of the model's size. Between inferences one frame less, and the session's own image.
 //!
-//! | module | says |
-//! |---|---|
-//! | `stages` | what the threads beside the caller's do |
-//! | `inference` | what the caller's does |
-//! | `shared` | what they have in common |
+//! | module | says | touches |
+//! |---|---|---|
+//! | `stages` | what the threads beside the caller's do | the source, preprocessing; never the session or the observer |
+//! | `inference` | what the caller's does | the session, the observer; never the source |
+//! | `shared` | what they have in common: slots, spare memory, notices, counters | nothing that can block but the slots |
 
 mod inference;
 mod shared;
@@ -86,8 +86,7 @@ pub enum Preprocessing {
 }
 
 impl Preprocessing {
-    /// The faster one for so many threads of an inference on the CPUs that the calling thread may use: beside it if one of these is
-    /// left.
+    /// The one for so many threads of an inference: beside it, if one of the CPUs that the calling thread may use is left.
     pub fn for_threads(threads: usize) -> Self {
         // Where the system does not tell, the threads asked for are all there are.
         let cpus = thread::available_parallelism().map_or(threads, NonZero::get);

@@ -56,8 +56,8 @@ pub(super) fn signal(outputs: &Outputs) -> Result<()> {
     Ok(())
 }
 
-/// What is classified is what the camera sees now: a fast network, on one CPU and on all, and a slow one. Where the host let the machine wait in the
-/// middle of a frame, the script tries again; what counts is its last try.
+/// What is classified is what the camera sees now: a fast network, on one CPU and on all, and a slow one. Where the host let the
+/// machine wait in the middle of a frame, the script tries again; what counts is its last try.
 pub(super) fn late(outputs: &Outputs) -> Result<()> {
     for (run, frames) in [("tiny", 100), ("between", 100), ("real", 8)] {
         let session = outputs.session(run)?;
